@@ -1,0 +1,125 @@
+"""A thread pool for kernels that release the GIL.
+
+Numba's own parallel layers abort when two Python threads call them, or kill a forked child. This pool is made on
+first use, is forgotten in a forked child, and any number of Python threads may use it at once: a caller always works on
+its own ranges itself, so that it never waits for a worker which has not started.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from queue import SimpleQueue
+from typing import Any, Callable, Optional
+
+Kernel = Callable[..., Any]
+
+
+def _count_processors() -> int:
+    """Number of threads to compute with: OMP_NUM_THREADS where it is set, else the processors we may run on."""
+    requested = os.environ.get("OMP_NUM_THREADS", "")
+    if requested.isdigit() and int(requested) > 0:
+        return int(requested)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+_NUM_THREADS = _count_processors()
+
+
+def num_threads() -> int:
+    """Tell how many threads a parallel kernel runs on, the calling thread included."""
+    return _NUM_THREADS
+
+
+class _Job:
+    """One parallel call: its ranges are taken by whoever comes next, its caller waits for the last to end."""
+
+    def __init__(self, kernel: Kernel, ranges: list[tuple[int, int]], args: tuple) -> None:
+        self.kernel = kernel
+        self.args = args
+        self.error: Optional[BaseException] = None
+        self._ranges = iter(ranges)  # next() on a list iterator is atomic
+        self._unfinished = len(ranges)
+        self._lock = threading.Lock()
+        self._finished = threading.Event()
+
+    def work(self) -> None:
+        for start, stop in self._ranges:
+            try:
+                self.kernel(start, stop, *self.args)
+            except BaseException as error:
+                self.error = error
+            with self._lock:
+                self._unfinished -= 1
+                if self._unfinished == 0:
+                    self._finished.set()
+
+    def wait(self) -> None:
+        self._finished.wait()
+        if self.error is not None:
+            raise self.error
+
+
+class _Pool:
+    """Daemon threads that serve one queue of jobs."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: Optional[SimpleQueue[_Job]] = None
+
+    def submit(self, job: _Job, helpers: int) -> None:
+        """Ask for `helpers` workers on a job."""
+        with self._lock:
+            if self._jobs is None:
+                self._jobs = SimpleQueue()
+                for _ in range(num_threads() - 1):
+                    threading.Thread(target=self._serve, args=(self._jobs,), daemon=True).start()
+        for _ in range(helpers):
+            self._jobs.put(job)
+
+    @staticmethod
+    def _serve(jobs: SimpleQueue[_Job]) -> None:
+        while True:
+            jobs.get().work()
+
+
+_pool = _Pool()
+
+
+def _forget_pool() -> None:
+    """Start afresh in a forked child, where the parent's threads do not exist and its lock may be held for ever."""
+    global _pool
+    _pool = _Pool()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)
+
+
+def parallel_ranges(kernel: Kernel, count: int, *args: Any, chunks: Optional[int] = None) -> None:
+    """Call `kernel(start, stop, *args)` over contiguous ranges that cover `range(count)`, on all threads.
+
+    The ranges depend on `count` and `chunks` alone, never on timing. They are handed out in ascending order to
+    whichever thread is free.
+
+    Args:
+        kernel: A function that releases the GIL, compiled with `njit(nogil=True)`.
+        count: Length of the whole range; nothing is called when it is 0.
+        args: Handed on to every call.
+        chunks: Number of ranges; without it four per thread, so that a thread that was held up is helped by others.
+
+    Raises:
+        BaseException: What the kernel raised, after all ranges have ended.
+    """
+    chunks = min(count, 4 * num_threads() if chunks is None else chunks)
+    if chunks <= 1:
+        if count > 0:
+            kernel(0, count, *args)
+        return
+    bounds = [count * i // chunks for i in range(chunks + 1)]
+    job = _Job(kernel, list(zip(bounds[:-1], bounds[1:])), args)
+    _pool.submit(job, min(chunks, num_threads()) - 1)
+    job.work()
+    job.wait()
