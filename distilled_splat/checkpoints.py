@@ -1,0 +1,80 @@
+"""Read and write nerfstudio's checkpoints safely: tensors only, and never half a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import torch
+
+
+def allow_numpy_scalars() -> None:
+    """Let `torch.load(weights_only=True)` read the NumPy learning rates in nerfstudio's checkpoints.
+
+    nerfstudio stores np.float64 learning rates, which torch >= 2.6 refuses by default, so that ns-eval, ns-export,
+    ns-render, ns-viewer and resuming all fail (nerfstudio issue 3683). The types allowed here hold numbers only.
+    """
+    scalar: Any = np.float64(0).__reduce__()[0]
+    torch.serialization.add_safe_globals(
+        [
+            (scalar, "numpy.core.multiarray.scalar"),
+            (scalar, "numpy._core.multiarray.scalar"),
+            np.dtype,
+            type(np.dtype(np.float64)),
+        ]
+    )
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """Load a checkpoint as data on the CPU; nothing in it is ever run.
+
+    Raises:
+        ValueError: if the file cannot be read as a checkpoint of plain tensors and numbers.
+    """
+    allow_numpy_scalars()
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint ({reason}): it is damaged, or not a checkpoint of tensors. "
+            "Give another file, or train this model again."
+        ) from error
+
+
+def checkpoint_step(path: Path) -> int:
+    """Return the training step in a checkpoint's name (`step-000002999.ckpt`), or -1 if it has none."""
+    digits = path.stem.removeprefix("step-")
+    return int(digits) if digits.isdigit() else -1
+
+
+def latest_checkpoint(folder: Path) -> Optional[Path]:
+    """Return the checkpoint of the highest step in a folder, or None."""
+    found = [path for path in folder.glob("step-*.ckpt") if checkpoint_step(path) >= 0]
+    return max(found, key=checkpoint_step, default=None)
+
+
+def write_beside(path: Path, write: Callable[[Path], object], scratch: Optional[Path] = None) -> None:
+    """Write a file so that it is whole or absent: `write` fills a temporary file, which is then renamed to `path`.
+
+    Args:
+        path: the file that is to be there in the end; its folder is made.
+        write: called with the path of the temporary file.
+        scratch: folder of the temporary file, on the same file system; `path`'s own folder if None.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = (scratch or path.parent) / f".{path.name}.{os.getpid()}.part"
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON, whole or not at all."""
+    write_beside(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf8"))

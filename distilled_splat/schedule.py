@@ -1,0 +1,40 @@
+"""Keep the shape of a training schedule whatever its length."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from nerfstudio.engine.trainer import TrainerConfig
+
+
+def scaled_to_run(config: TrainerConfig) -> TrainerConfig:
+    """Return a copy of a training config whose step numbers fit its `max_num_iterations`.
+
+    The step numbers of our model configs (`model.step_fields`, `model.interval_fields`) and of the learning-rate
+    schedulers speak of a run of `model.schedule_length` steps. A run of another length gets them in proportion, so
+    that densification, opacity resets, degrees of spherical harmonics, resolution steps and learning-rate decay keep
+    their place in it. The densification interval alone has a floor (`model.min_refine_every`): it is the window over
+    which gradients are averaged, and a window of fewer views than that chooses Gaussians by chance.
+    """
+    config = copy.deepcopy(config)
+    model: Any = config.pipeline.model
+    factor = config.max_num_iterations / model.schedule_length
+    if factor == 1:
+        return config
+
+    def scaled(steps: int) -> int:
+        return max(round(steps * factor), 1) if steps > 0 else steps
+
+    reset_interval = scaled(model.reset_alpha_every * model.refine_every)
+    for name in model.step_fields:
+        setattr(model, name, scaled(getattr(model, name)))
+    model.refine_every = max(scaled(model.refine_every), min(model.refine_every, model.min_refine_every))
+    model.reset_alpha_every = max(round(reset_interval / model.refine_every), 1)
+    for group in config.optimizers.values():
+        scheduler = group["scheduler"]
+        for name in ("max_steps", "warmup_steps"):
+            if scheduler is not None and hasattr(scheduler, name):
+                setattr(scheduler, name, scaled(getattr(scheduler, name)))
+    model.schedule_length = config.max_num_iterations
+    return config

@@ -1,0 +1,206 @@
+"""nerfstudio's trainer, made to stop anywhere without loss and to go on from there."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Optional
+
+import torch
+from filelock import FileLock, Timeout
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from distilled_splat.checkpoints import latest_checkpoint, write_beside, write_json
+from distilled_splat.runs import read_record, settings_fingerprint, unfinished_run, update_record
+from distilled_splat.schedule import scaled_to_run
+
+PROGRESS_NAME = "progress.json"
+PARENT_VARIABLE = "DISTILLED_SPLAT_PARENT"
+"""Environment variable with the process that started this one; training stops, saved, when that process is gone."""
+EXIT_INTERRUPTED = 130
+
+
+@dataclass
+class ResumableTrainerConfig(TrainerConfig):
+    """A training run that the same command, given again, goes on with."""
+
+    _target: type = field(default_factory=lambda: ResumableTrainer)
+
+    def set_timestamp(self) -> None:
+        """Name the run; one that was interrupted under the same settings keeps its name and its checkpoint.
+
+        Raises:
+            SystemExit: if a timestamp was asked for under which a finished run lies.
+        """
+        if self.load_dir is not None or self.load_checkpoint is not None:
+            return super().set_timestamp()
+        fingerprint = settings_fingerprint(self)
+        if self.timestamp == "{timestamp}":
+            interrupted = unfinished_run(self.get_base_dir().parent, fingerprint)
+            super().set_timestamp()
+            if interrupted is None:
+                return
+            self.timestamp = interrupted.name
+        record = read_record(self.get_base_dir())
+        if record.get("finished"):
+            raise SystemExit(
+                f"{self.get_base_dir()} holds a finished run: give another --timestamp, or remove that folder first."
+            )
+        checkpoint = latest_checkpoint(self.get_checkpoint_dir())
+        if checkpoint is not None and record.get("settings") == fingerprint:
+            self.load_dir = checkpoint.parent
+            CONSOLE.print(f"Going on with the interrupted run {self.get_base_dir()} from {checkpoint.name}.")
+
+    def save_config(self) -> None:
+        """Save config.yml, and beside it the record by which an interrupted run is known again."""
+        super().save_config()
+        update_record(self.get_base_dir(), settings=settings_fingerprint(self), finished=False)
+
+
+class ResumableTrainer(Trainer):
+    """A trainer whose run ends at `max_num_iterations` in all, however often it was interrupted.
+
+    Ctrl-C and SIGTERM end the step in hand, save, and leave; a checkpoint is whole or absent.
+    """
+
+    def __init__(self, config: TrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
+        if world_size > 1:
+            raise SystemExit(
+                f"{config.method_name} trains on one device, and --machine.num-devices is {world_size}: set it to 1."
+            )
+        super().__init__(scaled_to_run(config), local_rank, world_size)
+        self.stopped_by: Optional[str] = None
+        self.last_report = 0.0
+
+    def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
+        """Set up as nerfstudio does, and report progress after every step."""
+        super().setup(test_mode)
+        self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.after_step))
+        self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.after_train))
+
+    def train(self) -> None:
+        """Train up to `max_num_iterations` steps in all.
+
+        Raises:
+            SystemExit: if another process trains in this folder, or when interrupted (after saving).
+        """
+        self.base_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.base_dir / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise SystemExit(f"Another process is training in {self.base_dir}: wait for it, or stop it.") from None
+        total = self.config.max_num_iterations
+        self.started_at = time.monotonic()
+        self.step = self._start_step - 1
+        # nerfstudio trains that many steps more after loading a checkpoint
+        self.config.max_num_iterations = max(total - self._start_step, 0)
+        try:
+            with interrupts_call(self.stop):
+                super().train()
+        finally:
+            self.config.max_num_iterations = total
+            lock.release()
+
+    def stop(self, reason: str) -> None:
+        """Ask for the end of training after the step in hand."""
+        self.stopped_by = reason
+        self.stop_training = True
+
+    def _after_train(self) -> None:
+        if self.stopped_by is None:
+            return super()._after_train()
+        self.step = max(self.step - 1, self._start_step)  # the step at which the loop was left did not run
+        self.save_checkpoint(self.step)
+        self.note_in_record(finished=False)
+        CONSOLE.print(f"Stopped by {self.stopped_by}; saved at step {self.step}. The same command goes on from there.")
+        raise SystemExit(EXIT_INTERRUPTED)
+
+    def save_checkpoint(self, step: int) -> None:
+        """Save the model and the optimizers, whole or not at all, and only then remove older checkpoints."""
+        path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
+        content = {
+            "step": step,
+            "pipeline": self.pipeline.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.optimizers.items()},
+            "schedulers": {name: scheduler.state_dict() for name, scheduler in self.optimizers.schedulers.items()},
+            "scalers": self.grad_scaler.state_dict(),
+        }
+        # nerfstudio takes every name in the checkpoint folder for a checkpoint, a temporary one too
+        write_beside(path, lambda temporary: torch.save(content, temporary), scratch=self.base_dir)
+        if self.config.save_only_latest_checkpoint:
+            for older in self.checkpoint_dir.glob("step-*.ckpt"):
+                if older != path:
+                    older.unlink()
+
+    def after_step(self, step: int) -> None:
+        """Write the progress once a second, and stop when the process that started this one is gone."""
+        now = time.monotonic()
+        if now - self.last_report < 1 and step + 1 < self._start_step + self.config.max_num_iterations:
+            return
+        self.last_report = now
+        done = step + 1 - self._start_step
+        remaining = self.config.max_num_iterations - done
+        write_json(
+            self.base_dir / PROGRESS_NAME,
+            {
+                "step": step + 1,
+                "steps": self._start_step + self.config.max_num_iterations,
+                "seconds_left": round((now - self.started_at) / done * remaining, 1),
+                "gaussians": self.pipeline.model.num_points,  # type: ignore[union-attr]
+            },
+        )
+        parent = os.environ.get(PARENT_VARIABLE)
+        if parent is not None and os.getppid() != int(parent):
+            self.stop("the end of the command that started this training")
+
+    def after_train(self, step: int) -> None:
+        """Note in the run's record that it is finished, if it is."""
+        self.note_in_record(finished=step + 1 >= self._start_step + self.config.max_num_iterations)
+
+    def note_in_record(self, finished: bool) -> None:
+        """Keep the run's state and the seconds it has trained in all."""
+        seconds = read_record(self.base_dir).get("seconds", 0) + time.monotonic() - self.started_at
+        update_record(self.base_dir, finished=finished, seconds=round(seconds, 1))
+
+
+class interrupts_call:
+    """Within this context, the first Ctrl-C or SIGTERM calls `stop(reason)`; a second one acts as usual."""
+
+    def __init__(self, stop: Any) -> None:
+        self.stop = stop
+        self.previous: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.previous[number] = signal.signal(number, self.handle)
+
+    def handle(self, number: int, frame: Any) -> None:
+        """Pass the first signal on as a request, and give the next ones back to their former handlers."""
+        self.restore()
+        self.stop(signal.Signals(number).name)
+
+    def restore(self) -> None:
+        """Put the former handlers back."""
+        while self.previous:
+            signal.signal(*self.previous.popitem())
+
+    def __exit__(self, *exception: object) -> None:
+        self.restore()
+
+
+def read_progress(run: Path) -> dict[str, Any]:
+    """Return a run's last report of progress, empty if there is none."""
+    try:
+        return json.loads((run / PROGRESS_NAME).read_text(encoding="utf8"))
+    except (OSError, ValueError):
+        return {}
