@@ -1,0 +1,274 @@
+"""Splatfacto on any device, resumable: the base of teachers and student."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Optional
+
+import torch
+from gsplat.strategy import DefaultStrategy
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.model_components.lib_bilagrid import total_variation_loss
+from nerfstudio.models.splatfacto import SplatfactoModel, SplatfactoModelConfig
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
+
+from distilled_splat.gaussians import SH_DEGREE_0, Gaussians
+from distilled_splat.losses import photometric_loss
+from distilled_splat.render import Rendered, View, render, view_of
+
+GAUSSIAN_PARAMETERS = ("means", "scales", "quats", "features_dc", "features_rest", "opacities")
+STEPS_PER_PSNR = 10
+"""nerfstudio logs metrics every tenth step by default; between them a PSNR would be computed for nobody."""
+
+
+@dataclass
+class PortableSplatfactoModelConfig(SplatfactoModelConfig):
+    """splatfacto's options; every number of steps speaks of a run of `schedule_length` steps."""
+
+    _target: type = field(default_factory=lambda: PortableSplatfactoModel)
+    schedule_length: int = 30000
+    """Length of the run that the step numbers here speak of: a run of another --max-num-iterations gets them in
+    proportion. Set it to --max-num-iterations to have them taken as they are written."""
+    min_refine_every: int = 100
+    """The densification interval of a short run is not scaled below this (or below refine-every, if that is less)."""
+
+    step_fields: ClassVar[tuple[str, ...]] = (
+        "warmup_length", "resolution_schedule", "sh_degree_interval", "stop_screen_size_at", "stop_split_at",
+    )  # fmt: skip
+    """Fields that hold step numbers, to be scaled with the run."""
+
+
+class LazyLpips:
+    """LPIPS whose weights are fetched when it is first used, and which is left out when they cannot be had."""
+
+    def __init__(self) -> None:
+        self.metric: Any = None
+        self.failed = False
+
+    def __call__(self, image: Tensor, photo: Tensor) -> float:
+        """Return the LPIPS (AlexNet) of two images in [0, 1], [1, 3, H, W], or NaN without weights."""
+        if self.metric is None and not self.failed:
+            from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+            try:
+                self.metric = LearnedPerceptualImagePatchSimilarity(normalize=True).to(image.device)
+            except Exception as error:
+                self.failed = True
+                CONSOLE.print(f"LPIPS is left out: its network weights could not be fetched ({error}).")
+        return math.nan if self.metric is None else float(self.metric(image.clamp(0, 1), photo.clamp(0, 1)))
+
+
+class NoLpips(torch.nn.Module):
+    """Stands in for the LPIPS that splatfacto builds, so that nothing is downloaded at construction."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+
+
+class PortableSplatfactoModel(SplatfactoModel):
+    """Splatfacto that trains and renders on a CPU as on a GPU, and that resumes where it stopped."""
+
+    config: PortableSplatfactoModelConfig
+    info: dict[str, Any]
+
+    def populate_modules(self) -> None:
+        """Build parameters and metrics as splatfacto does, without its CUDA calls and downloads."""
+        from torchmetrics.image import lpip
+
+        points = self.seed_points
+        if points is not None and not self.config.random_init:
+            # splatfacto moves colours to CUDA; without them it does not, and they are set below
+            self.seed_points = (points[0], points[1][:0])
+        original, lpip.LearnedPerceptualImagePatchSimilarity = (
+            lpip.LearnedPerceptualImagePatchSimilarity,
+            NoLpips,
+        )
+        try:
+            super().populate_modules()
+        finally:
+            lpip.LearnedPerceptualImagePatchSimilarity = original
+            self.seed_points = points
+        del self.lpips
+        self.lpips = LazyLpips()
+        if points is not None and not self.config.random_init and len(points[1]) > 0:
+            colors = points[1].float() / 255
+            if self.config.sh_degree > 0:
+                self.gauss_params["features_dc"].data = (colors - 0.5) / SH_DEGREE_0
+            else:
+                self.gauss_params["features_dc"].data = torch.logit(colors, eps=1e-10)
+        self.strategy = self.build_strategy()
+        self.strategy_state = self.strategy.initialize_state(scene_scale=1.0)
+        self.total_steps: Optional[int] = None
+
+    def build_strategy(self) -> DefaultStrategy:
+        """Return gsplat's densification with splatfacto's settings, quiet.
+
+        After an opacity reset splatfacto waits one pass over the photos. In a short run on many photos that would be
+        longer than the interval between resets and densification would never happen; so it waits half of it at most.
+        """
+        config = self.config
+        reset_every = config.reset_alpha_every * config.refine_every
+        return DefaultStrategy(
+            prune_opa=config.cull_alpha_thresh,
+            grow_grad2d=config.densify_grad_thresh,
+            grow_scale3d=config.densify_size_thresh,
+            grow_scale2d=config.split_screen_size,
+            prune_scale3d=config.cull_scale_thresh,
+            prune_scale2d=config.cull_screen_size,
+            refine_scale2d_stop_iter=config.stop_screen_size_at,
+            refine_start_iter=config.warmup_length,
+            refine_stop_iter=config.stop_split_at,
+            reset_every=reset_every,
+            refine_every=config.refine_every,
+            pause_refine_after_reset=min(self.num_train_data + config.refine_every, reset_every // 2),
+            absgrad=config.use_absgrad,
+            revised_opacity=False,
+            verbose=False,
+        )
+
+    def gaussians(self) -> Gaussians:
+        """Return the parameters as Gaussians (the same tensors, with their gradients)."""
+        return Gaussians.from_splatfacto(dict(self.gauss_params.items()))
+
+    def set_gaussians(self, parameters: dict[str, Tensor]) -> None:
+        """Put other values, of any number of Gaussians, into the parameters that the optimizers hold."""
+        for name in GAUSSIAN_PARAMETERS:
+            self.gauss_params[name].data = parameters[name].to(self.device, torch.float32).clone()
+
+    def load_state_dict(self, dict: dict[str, Any], **kwargs: Any) -> Any:  # type: ignore[override]
+        """Load a checkpoint of any number of Gaussians into the parameters that the optimizers already hold.
+
+        splatfacto replaces the parameters, after which its optimizers train tensors that nothing renders
+        (nerfstudio issue 3554). Metrics' weights in checkpoints of the stock method are passed over.
+        """
+        for name in GAUSSIAN_PARAMETERS:
+            value = dict.get(f"gauss_params.{name}", dict.get(name))
+            if value is not None:
+                self.gauss_params[name].data = torch.empty_like(value, device=self.device)
+                dict[f"gauss_params.{name}"] = value
+        known = super(SplatfactoModel, self).state_dict().keys()
+        return super(SplatfactoModel, self).load_state_dict(
+            {key: value for key, value in dict.items() if key in known}, **kwargs
+        )
+
+    def active_sh_degree(self) -> int:
+        """Return the degree of spherical harmonics that is rendered now: rising in training, full otherwise."""
+        if not self.training or self.config.sh_degree == 0:
+            return self.config.sh_degree
+        return min(self.step // self.config.sh_degree_interval, self.config.sh_degree)
+
+    def training_gaussians(self) -> Gaussians:
+        """Return what a training step renders; variants of the method change it here."""
+        return self.gaussians()
+
+    def get_outputs(self, camera: Cameras) -> dict[str, Any]:
+        """Render one camera as splatfacto does: keys rgb, depth, accumulation, background.
+
+        Args:
+            camera: nerfstudio cameras of shape [1], or [] in evaluation.
+        """
+        if not isinstance(camera, Cameras):
+            return {}
+        camera = camera.reshape((1,)) if camera.shape == () else camera
+        poses = self.camera_optimizer.apply_to_camera(camera) if self.training else camera.camera_to_worlds
+        view = view_of(camera, poses[0], self._get_downscale_factor())
+        self.last_size = (view.height, view.width)
+        background = self._get_background_color()
+
+        gaussians = self.training_gaussians() if self.training else self.gaussians()
+        if self.crop_box is not None and not self.training:
+            inside = self.crop_box.within(gaussians.means).reshape(-1)
+            if not bool(inside.any()):
+                return self.get_empty_outputs(view.width, view.height, background)  # type: ignore[return-value]
+            gaussians = gaussians[inside]
+
+        rendered = self.render_view(gaussians, view)
+        rgb = rendered.over(background)
+        if self.training:
+            self.info = rendered.info
+            if self.step < self.strategy.refine_stop_iter:
+                self.strategy.step_pre_backward(
+                    self.gauss_params, self.optimizers, self.strategy_state, self.step, self.info
+                )
+            if self.config.use_bilateral_grid and camera.metadata is not None and "cam_idx" in camera.metadata:
+                rgb = self._apply_bilateral_grid(rgb[None], camera.metadata["cam_idx"], view.height, view.width)[0]
+        return {
+            "rgb": rgb,
+            "depth": None if rendered.depth is None else far_where_empty(rendered.depth, rendered.alpha),
+            "accumulation": rendered.alpha,
+            "background": background if self.training else background.expand(view.height, view.width, 3),
+        }
+
+    def render_view(self, gaussians: Gaussians, view: View) -> Rendered:
+        """Render Gaussians with this model's settings."""
+        return render(
+            gaussians,
+            view,
+            sh_degree=self.active_sh_degree(),
+            depth=self.config.output_depth_during_training or not self.training,
+            antialiased=self.config.rasterize_mode == "antialiased",
+            absgrad=self.training and self.strategy.absgrad and self.step < self.strategy.refine_stop_iter,
+        )
+
+    def step_post_backward(self, step: int) -> None:
+        """Densify and prune after a step, while that is on; gsplat's strategy does it."""
+        if step < self.strategy.refine_stop_iter:
+            super().step_post_backward(step)
+
+    def photo(self, batch: dict[str, Any], background: Tensor) -> Tensor:
+        """Return a batch's photo at the step's resolution, over the step's background, [H, W, 3]."""
+        return self.composite_with_background(self.get_gt_img(batch["image"]), background)
+
+    def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Return what is logged beside the losses: the count of Gaussians, and at logged steps the PSNR."""
+        if self.training and self.step % STEPS_PER_PSNR != 0:
+            return {}
+        with torch.no_grad():
+            return super().get_metrics_dict(outputs, batch)
+
+    def get_loss_dict(
+        self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: Optional[dict[str, Tensor]] = None
+    ) -> dict[str, Tensor]:
+        """Return splatfacto's losses; see `image_loss` for the first of them."""
+        losses = {"main_loss": self.image_loss(outputs["rgb"], self.photo(batch, outputs["background"]), batch)}
+        if self.config.use_scale_regularization and self.step % 10 == 0:
+            scales = torch.exp(self.scales)
+            ratio = scales.amax(dim=-1) / scales.amin(dim=-1)
+            losses["scale_reg"] = 0.1 * torch.relu(ratio - self.config.max_gauss_ratio).mean()
+        if self.training:
+            self.camera_optimizer.get_loss_dict(losses)
+            if self.config.use_bilateral_grid:
+                losses["tv_loss"] = 10 * total_variation_loss(self.bil_grids.grids)
+        return losses
+
+    def image_loss(self, rendered: Tensor, target: Tensor, batch: dict[str, Any]) -> Tensor:
+        """Return L_color of a render and its target [H, W, 3], both black where the batch's mask is off."""
+        if "mask" in batch:
+            mask = self._downscale_if_required(batch["mask"]).to(self.device)
+            rendered, target = rendered * mask, target * mask
+        return photometric_loss(rendered, target, self.config.ssim_lambda)
+
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Any], batch: dict[str, Any]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Return splatfacto's metrics and pictures of one evaluation view, with the size of the splat.
+
+        `gaussian_count` counts Gaussians; `megabytes` is their size as an exported .ply, in 10^6 bytes.
+        """
+        metrics, images = super().get_image_metrics_and_images(outputs, batch)
+        metrics = {name: value for name, value in metrics.items() if not math.isnan(value)}
+        metrics["gaussian_count"] = float(self.num_points)
+        metrics["megabytes"] = ply_megabytes(self.num_points, self.config.sh_degree)
+        return metrics, images
+
+
+def far_where_empty(depth: Tensor, alpha: Tensor) -> Tensor:
+    """Give pixels that no Gaussian covers the largest depth in the image, as splatfacto does; [H, W, 1]."""
+    return torch.where(alpha > 0, depth, depth.detach().max())
+
+
+def ply_megabytes(count: int, sh_degree: int) -> float:
+    """Return the size of an exported .ply in 10^6 bytes: 14 floats a Gaussian and its coefficients above degree 0."""
+    return count * 4 * (14 + 3 * (sh_degree + 1) ** 2) / 1e6

@@ -1,0 +1,171 @@
+"""The teachers: splatfacto as it is, perturbed by noise, or regularised by dropout (Distilled-3DGS, section 3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
+
+import torch
+from gsplat.utils import normalized_quat_to_rotmat
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from distilled_splat.gaussians import Gaussians
+from distilled_splat.splatfacto import PortableSplatfactoModel, PortableSplatfactoModelConfig
+
+VARIANTS = ("standard", "perturbed", "dropout")
+
+
+@dataclass
+class TeacherModelConfig(PortableSplatfactoModelConfig):
+    """A teacher of one of the three kinds."""
+
+    _target: type = field(default_factory=lambda: TeacherModel)
+    variant: Literal["standard", "perturbed", "dropout"] = "standard"
+    """Kind of teacher: plain splatfacto, noise on the Gaussians that move most, or random Gaussians left out."""
+    perturb_start: int = 500
+    """perturbed: step of the first noise."""
+    perturb_stop: int = 15000
+    """perturbed: step after which there is no noise."""
+    perturb_every: int = 500
+    """perturbed: steps between two doses of noise."""
+    perturb_fraction: float = 0.2
+    """perturbed: part of the Gaussians that gets noise, those with the largest view-space gradient."""
+    position_noise: float = 0.3
+    """perturbed: standard deviation of the noise on a centre, in units of the Gaussian's own standard deviations."""
+    rotation_noise: float = 0.05
+    """perturbed: standard deviation of the noise on each of the six numbers of the rotation's 6D form."""
+    log_scale_noise: float = 0.1
+    """perturbed: standard deviation of the noise on the logarithm of each scale."""
+    logit_opacity_noise: float = 0.2
+    """perturbed: standard deviation of the noise on the logit of the opacity."""
+    dropout_rate: float = 0.2
+    """dropout: probability of leaving a Gaussian out, reached linearly at dropout-stop."""
+    dropout_start: int = 500
+    """dropout: step at which Gaussians begin to be left out."""
+    dropout_stop: int = 15000
+    """dropout: last step at which Gaussians are left out."""
+    dropout_compensation: bool = True
+    """dropout: divide the opacities that remain by 1 - rate, as DropGaussian does, so that a training render is as
+    opaque as the full one; without it the splat is too dense when all Gaussians are back."""
+
+    step_fields: ClassVar[tuple[str, ...]] = (
+        *PortableSplatfactoModelConfig.step_fields,
+        "perturb_start", "perturb_stop", "perturb_every", "dropout_start", "dropout_stop",
+    )  # fmt: skip
+
+
+class TeacherModel(PortableSplatfactoModel):
+    """Splatfacto with the perturbation or the dropout of a Distilled-3DGS teacher."""
+
+    config: TeacherModelConfig
+
+    def training_gaussians(self) -> Gaussians:
+        """Return the Gaussians of a training render: all, or for the dropout teacher those left in."""
+        gaussians = super().training_gaussians()
+        config = self.config
+        if config.variant != "dropout" or not config.dropout_start <= self.step <= config.dropout_stop:
+            return gaussians
+        rate = dropout_probability(self.step, config.dropout_start, config.dropout_stop, config.dropout_rate)
+        return dropped(gaussians, rate, config.dropout_compensation)
+
+    def step_post_backward(self, step: int) -> None:
+        """Perturb when it is due, on the gradients gathered so far; then densify and prune."""
+        config = self.config
+        if (
+            config.variant == "perturbed"
+            and config.perturb_start <= step <= config.perturb_stop
+            and (step - config.perturb_start) % config.perturb_every == 0
+        ):
+            self.perturb()
+        super().step_post_backward(step)
+
+    @torch.no_grad()
+    def perturb(self) -> None:
+        """Add noise to the Gaussians with the largest mean view-space gradient since the last densification."""
+        config, state = self.config, self.strategy_state
+        gradient, count = state["grad2d"], state["count"]
+        if gradient is None or int((count > 0).sum()) == 0:
+            return
+        gradient = gradient / count.clamp_min(1)
+        chosen = gradient.topk(max(round(config.perturb_fraction * self.num_points), 1)).indices
+        noisy = perturbed(
+            self.gaussians()[chosen],
+            position=config.position_noise,
+            rotation=config.rotation_noise,
+            log_scale=config.log_scale_noise,
+            logit_opacity=config.logit_opacity_noise,
+        )
+        self.means.data[chosen] = noisy.means
+        self.quats.data[chosen] = noisy.quats
+        self.scales.data[chosen] = noisy.log_scales
+        self.opacities.data[chosen, 0] = noisy.logit_opacities
+
+
+def dropout_probability(step: int, start: int, stop: int, rate: float) -> float:
+    """Return r_t = rate (t - start) / (stop - start), Distilled-3DGS's rate of dropout at step t in [start, stop]."""
+    return rate * (step - start) / max(stop - start, 1)
+
+
+def dropped(gaussians: Gaussians, rate: float, compensate: bool) -> Gaussians:
+    """Switch each Gaussian off with probability `rate`.
+
+    A Gaussian that is off has opacity 0 (logit minus infinity) and gets no gradient, so that densification still finds
+    every Gaussian in its place. With `compensate`, the other opacities are divided by 1 - rate, at most to 0.999.
+    """
+    kept = torch.rand_like(gaussians.logit_opacities) >= rate
+    logits = gaussians.logit_opacities
+    if compensate:
+        logits = torch.logit((torch.sigmoid(logits) / (1 - rate)).clamp(max=0.999), eps=1e-6)
+    return replace(gaussians, logit_opacities=torch.where(kept, logits, -torch.inf))
+
+
+def perturbed(
+    gaussians: Gaussians, position: float, rotation: float, log_scale: float, logit_opacity: float
+) -> Gaussians:
+    """Add Gaussian noise to centres, rotations, scales and opacities (Distilled-3DGS, section 3.2).
+
+    The paper gives neither distribution nor size; noise in world units would wipe out small Gaussians and leave large
+    ones alone, so a centre moves in units of its own Gaussian's extent, along its own axes.
+
+    Args:
+        gaussians: what to perturb.
+        position: standard deviation of a centre's step, in units of the Gaussian's standard deviations.
+        rotation: standard deviation of the noise on each number of the rotation's 6D form (Zhou et al. 2019).
+        log_scale: standard deviation of the noise on each log scale.
+        logit_opacity: standard deviation of the noise on the logit of the opacity.
+    """
+    quats = normalize(gaussians.quats, dim=-1)
+    step = position * torch.exp(gaussians.log_scales) * torch.randn_like(gaussians.means)
+    return replace(
+        gaussians,
+        means=gaussians.means + (normalized_quat_to_rotmat(quats) @ step[..., None])[..., 0],
+        quats=quaternion_product(quats, small_random_rotation(len(gaussians), rotation, quats)),
+        log_scales=gaussians.log_scales + log_scale * torch.randn_like(gaussians.log_scales),
+        logit_opacities=gaussians.logit_opacities + logit_opacity * torch.randn_like(gaussians.logit_opacities),
+    )
+
+
+def small_random_rotation(count: int, noise: float, like: Tensor) -> Tensor:
+    """Return rotations made by noise on the 6D form of the identity, as quaternions (w, x, y, z), [count, 4].
+
+    Orthonormalising the two noisy columns commutes with a rotation and the noise is isotropic; so a Gaussian's
+    rotation times one of these is distributed as its own 6D form with that noise.
+    """
+    first = normalize(torch.eye(3, device=like.device)[0] + noise * torch.randn(count, 3, device=like.device), dim=-1)
+    second = torch.eye(3, device=like.device)[1] + noise * torch.randn(count, 3, device=like.device)
+    second = normalize(second - (first * second).sum(-1, keepdim=True) * first, dim=-1)
+    third = torch.cross(first, second, dim=-1)
+    # near the identity the scalar part is far from zero
+    w = torch.sqrt((1 + first[:, 0] + second[:, 1] + third[:, 2]).clamp_min(1e-12)) / 2
+    xyz = torch.stack((second[:, 2] - third[:, 1], third[:, 0] - first[:, 2], first[:, 1] - second[:, 0]), dim=-1) / (
+        4 * w[:, None]
+    )
+    return torch.cat((w[:, None], xyz), dim=-1)
+
+
+def quaternion_product(a: Tensor, b: Tensor) -> Tensor:
+    """Return the quaternions (w, x, y, z) of rotating by `b` and then by `a`, [N, 4]."""
+    scalar = a[:, :1] * b[:, :1] - (a[:, 1:] * b[:, 1:]).sum(-1, keepdim=True)
+    vector = a[:, :1] * b[:, 1:] + b[:, :1] * a[:, 1:] + torch.cross(a[:, 1:], b[:, 1:], dim=-1)
+    return torch.cat((scalar, vector), dim=-1)
