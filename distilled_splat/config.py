@@ -1,0 +1,71 @@
+"""The methods that nerfstudio finds: one teacher, one student, and the student by the paper's own schedule."""
+
+import torch
+from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
+from nerfstudio.plugins.types import MethodSpecification
+
+from distilled_splat.checkpoints import allow_numpy_scalars
+from distilled_splat.datamanager import PortableDatamanagerConfig
+from distilled_splat.optimizers import splat_optimizers
+from distilled_splat.splatfacto import PortableSplatfactoModelConfig
+from distilled_splat.stages import TEACHER_METHOD, DistilledTrainerConfig
+from distilled_splat.student import DistilledModelConfig
+from distilled_splat.teachers import TeacherModelConfig
+from distilled_splat.trainer import ResumableTrainerConfig
+
+# every ns-* command imports this module before it opens a checkpoint
+allow_numpy_scalars()
+
+
+def trainer_options(method_name: str, model: PortableSplatfactoModelConfig) -> dict:
+    """Return what all our methods share: data, device, viewer, schedule of saving and evaluation."""
+    return {
+        "method_name": method_name,
+        "max_num_iterations": 30000,
+        "steps_per_save": 500,
+        "steps_per_eval_batch": 0,
+        "steps_per_eval_image": 500,
+        "steps_per_eval_all_images": 5000,
+        "pipeline": VanillaPipelineConfig(
+            datamanager=PortableDatamanagerConfig(
+                dataparser=NerfstudioDataParserConfig(load_3D_points=True), cache_images_type="uint8"
+            ),
+            model=model,
+        ),
+        "optimizers": splat_optimizers(),
+        "machine": MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu"),
+        "viewer": ViewerConfig(num_rays_per_chunk=1 << 15, websocket_host="127.0.0.1"),
+        # with the viewer alone nerfstudio never evaluates
+        "vis": "viewer+tensorboard",
+    }
+
+
+splatfacto_teacher = MethodSpecification(
+    config=ResumableTrainerConfig(**trainer_options(TEACHER_METHOD, TeacherModelConfig())),
+    description="Splatfacto on any device, plain, perturbed or with dropout: a teacher of Distilled-3DGS.",
+)
+
+distilled_splatfacto = MethodSpecification(
+    config=DistilledTrainerConfig(**trainer_options("distilled-splatfacto", DistilledModelConfig())),
+    description="Distilled-3DGS: trains (or takes) several teachers, then a student of a fraction of their size.",
+)
+
+distilled_splatfacto_paper = MethodSpecification(
+    config=DistilledTrainerConfig(
+        **trainer_options(
+            "distilled-splatfacto-paper",
+            DistilledModelConfig(
+                start_from="points",
+                stop_split_at=15000,
+                first_cut=15000,
+                last_cut=15000,
+                cuts=1,
+                cut_sampling=True,
+                structure_every=500,
+            ),
+        )
+    ),
+    description="Distilled-3DGS by the paper's own schedule: from the points, one sampled cut at half of the run.",
+)

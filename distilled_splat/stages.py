@@ -1,0 +1,229 @@
+"""One command for everything: train the teachers that are missing, then the student."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Optional
+
+import yaml
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.progress import BarColumn, Progress, TextColumn
+
+from distilled_splat.optimizers import splat_optimizers
+from distilled_splat.runs import digest, plain, read_record, scene_fingerprint, update_record
+from distilled_splat.splatfacto import PortableSplatfactoModelConfig
+from distilled_splat.student import DistilledModelConfig
+from distilled_splat.teachers import VARIANTS, TeacherModelConfig
+from distilled_splat.trainer import (
+    EXIT_INTERRUPTED,
+    PARENT_VARIABLE,
+    ResumableTrainer,
+    ResumableTrainerConfig,
+    interrupts_call,
+    read_progress,
+)
+
+TEACHER_METHOD = "splatfacto-teacher"
+LOG_NAME = "training.log"
+SECONDS_BETWEEN_LOOKS = 0.5
+
+
+@dataclass
+class DistilledTrainerConfig(ResumableTrainerConfig):
+    """A student's training, with that of its teachers before it where there are none."""
+
+    _target: type = field(default_factory=lambda: DistilledTrainer)
+    teacher_iterations: Optional[int] = None
+    """Steps to train each teacher for; as many as the student if not given."""
+
+
+class DistilledTrainer(ResumableTrainer):
+    """Trains the missing teachers, each in a process of its own, before it sets the student up."""
+
+    config: DistilledTrainerConfig
+
+    def __init__(self, config: DistilledTrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
+        assert isinstance(config.pipeline.model, DistilledModelConfig)
+        super().__init__(config, local_rank, world_size)
+        self.config.pipeline.model.check()  # type: ignore[attr-defined]
+        self.as_asked = config
+
+    def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
+        """Have teachers, then set up the student."""
+        model: Any = self.config.pipeline.model
+        if not model.teachers:
+            model.teachers = train_teachers(self.as_asked)
+        update_record(self.base_dir, teachers=[str(path) for path in model.teachers])
+        super().setup(test_mode)
+
+
+def parsed_scene(config: ResumableTrainerConfig) -> DataparserOutputs:
+    """Parse a config's training split: cameras, file names and points, no photos.
+
+    Raises:
+        SystemExit: if the data cannot be parsed.
+    """
+    datamanager: Any = copy.deepcopy(config.pipeline.datamanager)
+    dataparser = datamanager.dataparser
+    dataparser.data = Path(datamanager.data or dataparser.data)
+    try:
+        return dataparser.setup().get_dataparser_outputs(split="train")
+    except (AssertionError, OSError, ValueError, KeyError) as error:
+        raise SystemExit(f"The data in {dataparser.data} cannot be read: {error}") from error
+
+
+def teacher_config(student: DistilledTrainerConfig, variant: str, scene: str) -> ResumableTrainerConfig:
+    """Return the config of one teacher of a student.
+
+    It has the student's data, its output folder and its options of splatfacto. Its run is named after the variant and
+    a hash of all that decides its outcome, so that the same teacher is found again and another never is.
+
+    Args:
+        student: the student's config, step numbers not yet scaled to the run.
+        variant: standard, perturbed or dropout.
+        scene: fingerprint of the parsed data.
+    """
+    shared = {item.name: getattr(student.pipeline.model, item.name) for item in fields(PortableSplatfactoModelConfig)}
+    shared.pop("_target")
+    pipeline = copy.deepcopy(student.pipeline)
+    pipeline.model = TeacherModelConfig(**copy.deepcopy(shared), variant=variant)  # type: ignore[arg-type]
+    pipeline.datamanager.data = Path(pipeline.datamanager.data or student.data or ".")  # type: ignore[attr-defined]
+    place = VARIANTS.index(variant)
+    pipeline.datamanager.train_cameras_sampling_seed += place  # type: ignore[attr-defined]
+    machine = copy.deepcopy(student.machine)
+    machine.seed += place
+    viewer = copy.deepcopy(student.viewer)
+    viewer.quit_on_train_completion = True
+    student.set_experiment_name()
+    vis: Any = student.vis.removeprefix("viewer+") if "+" in student.vis else student.vis
+    config = ResumableTrainerConfig(
+        method_name=TEACHER_METHOD,
+        output_dir=student.output_dir,
+        experiment_name=student.experiment_name,
+        project_name=student.project_name,
+        max_num_iterations=student.teacher_iterations or student.max_num_iterations,
+        steps_per_save=student.steps_per_save,
+        steps_per_eval_image=student.steps_per_eval_image,
+        steps_per_eval_batch=student.steps_per_eval_batch,
+        steps_per_eval_all_images=student.steps_per_eval_all_images,
+        machine=machine,
+        logging=student.logging,
+        viewer=viewer,
+        vis="tensorboard" if vis.startswith("viewer") else vis,
+        pipeline=pipeline,
+        optimizers=splat_optimizers(),
+        data=student.data,
+    )
+    settings = plain(config)
+    del settings["data"], settings["pipeline"]["datamanager"]["data"]
+    del settings["pipeline"]["datamanager"]["dataparser"]["data"]
+    config.timestamp = f"{variant}-{digest([settings, scene])}"
+    return config
+
+
+def train_teachers(student: DistilledTrainerConfig) -> tuple[Path, ...]:
+    """Train a standard, a perturbed and a dropout teacher, or take those that are there, and return their run folders.
+
+    Raises:
+        SystemExit: if the data cannot be read, a teacher's training fails, or the user interrupts it.
+    """
+    scene = scene_fingerprint(parsed_scene(student))
+    configs = [teacher_config(student, variant, scene) for variant in VARIANTS]
+    missing = [config for config in configs if not read_record(config.get_base_dir()).get("finished")]
+    for config in configs:
+        if config not in missing:
+            CONSOLE.print(f"Teacher {config.timestamp} is there already: {config.get_base_dir()}")
+    for config in missing:
+        train_teacher(config, configs.index(config) + 1, len(configs))
+    return tuple(config.get_base_dir() for config in configs)
+
+
+def train_teacher(config: ResumableTrainerConfig, number: int, of: int) -> None:
+    """Train one teacher with `ns-train` in a process of its own, and show how far it is.
+
+    Raises:
+        SystemExit: if the training fails, or is interrupted (after it has saved).
+    """
+    run = config.get_base_dir()
+    run.mkdir(parents=True, exist_ok=True)
+    config_path = run / "teacher.yml"
+    config_path.write_text(yaml.dump(config), encoding="utf8")
+    command = [
+        sys.executable,
+        "-m",
+        "nerfstudio.scripts.train",
+        TEACHER_METHOD,
+        "--load-config",
+        str(config_path),
+    ]
+    # passive: idle OpenMP threads would take the cores from the rasterizer
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, PARENT_VARIABLE: str(os.getpid())}
+    reasons: list[str] = []
+    with (run / LOG_NAME).open("ab") as log:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+
+        def stop(reason: str) -> None:
+            reasons.append(reason)
+            child.terminate()
+
+        with interrupts_call(stop), TeacherProgress(run, config, number, of) as progress:
+            while child.poll() is None:
+                progress.look()
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+            progress.look()
+    if reasons:
+        CONSOLE.print(f"Stopped by {reasons[0]}; the same command goes on with this teacher where it was saved.")
+        raise SystemExit(EXIT_INTERRUPTED)
+    if child.returncode != 0 or not read_record(run).get("finished"):
+        tail = (run / LOG_NAME).read_text(encoding="utf8", errors="replace").strip().splitlines()[-12:]
+        raise SystemExit(
+            "\n".join(tail)
+            + f"\nTeacher {number} of {of} ({config.timestamp}) ended with code {child.returncode} before it was "
+            f"finished; its whole log is {run / LOG_NAME}. The same command goes on from its last checkpoint."
+        )
+
+
+class TeacherProgress:
+    """Shows a teacher's progress: a bar on a terminal, elsewhere a line at every tenth of the way."""
+
+    def __init__(self, run: Path, config: ResumableTrainerConfig, number: int, of: int) -> None:
+        self.run = run
+        self.label = f"Teacher {number} of {of}, {config.pipeline.model.variant}"  # type: ignore[attr-defined]
+        self.tenths = 0
+        self.begun = time.time()
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"),
+            console=CONSOLE, disable=not CONSOLE.is_terminal,
+        )  # fmt: skip
+        self.task = self.bar.add_task(self.label, total=config.max_num_iterations, words="starting")
+
+    def __enter__(self) -> TeacherProgress:
+        CONSOLE.print(f"{self.label}: {self.run}")
+        self.bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()
+
+    def look(self) -> None:
+        """Read the run's progress and show it."""
+        report = read_progress(self.run)
+        if not report or (self.run / "progress.json").stat().st_mtime < self.begun:
+            return
+        step, steps = report["step"], report["steps"]
+        left = round(report["seconds_left"])
+        words = f"step {step} of {steps}, {report['gaussians']} Gaussians, {left // 60}:{left % 60:02d} left"
+        self.bar.update(self.task, completed=step, words=words)
+        tenths = 10 * step // steps
+        if tenths > self.tenths and not CONSOLE.is_terminal:
+            CONSOLE.print(f"{self.label}: {words}")
+        self.tenths = tenths

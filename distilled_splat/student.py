@@ -1,0 +1,212 @@
+"""The student: a small splatfacto that learns from photos and from its teachers (Distilled-3DGS, sections 3.2, 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Optional
+
+import torch
+from gsplat.strategy import DefaultStrategy
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
+
+from distilled_splat.agreement import check_teachers
+from distilled_splat.losses import VoxelGrid, structural_loss
+from distilled_splat.pseudo_labels import PseudoLabels, TeacherEnsemble
+from distilled_splat.readers import Teacher, read_teacher
+from distilled_splat.render import view_of
+from distilled_splat.simplify import count_after_cut, cut_steps, importance, resize
+from distilled_splat.splatfacto import PortableSplatfactoModel, PortableSplatfactoModelConfig
+
+LEAST_LOGIT_OPACITY = -5.53
+"""Just above logit(1/255): ns-export leaves out what is fainter, and the promised count must arrive in the file."""
+
+
+@dataclass
+class DistilledModelConfig(PortableSplatfactoModelConfig):
+    """A student of several teachers; the options of splatfacto hold for the teachers that the command trains, too."""
+
+    _target: type = field(default_factory=lambda: DistilledModel)
+    teachers: tuple[Path, ...] = ()
+    """Trained teachers: run folders, config.yml or .ckpt files of splatfacto or of splatfacto-teacher. Without any, a
+    standard, a perturbed and a dropout teacher are trained first."""
+    keep_fraction: float = 0.12
+    """Size of the student, as a fraction of the standard teacher's Gaussians."""
+    num_gaussians: Optional[int] = None
+    """Size of the student in Gaussians, exactly; takes the place of keep-fraction."""
+    start_from: Literal["teacher", "points"] = "teacher"
+    """Start from the standard teacher's Gaussians, or from the points of structure from motion (with densification)."""
+    lambda_kd: float = 1.0
+    """Weight of the loss against the pseudo labels, the mean of the teachers' renders."""
+    structure_weight: float = 1.0
+    """Weight of the structural loss between the voxel histograms of student and standard teacher."""
+    structure_every: int = 10
+    """Steps between two applications of the structural loss (not scaled with the run); 0 switches it off."""
+    structure_resolution: int = 128
+    """Voxels of the histogram along each axis."""
+    first_cut: int = 0
+    """Step of the first simplification."""
+    last_cut: int = 18000
+    """Step of the last simplification, after which the student has its final size."""
+    cuts: int = 8
+    """Number of simplifications; each keeps the same fraction."""
+    cut_sampling: bool = False
+    """Draw the Gaussians to keep with probability proportional to importance, instead of taking the most important."""
+    label_cache_megabytes: float = 4096
+    """Memory for pseudo labels (8 bytes a pixel and photo); views beyond it are rendered anew in each step."""
+    least_teacher_psnr: float = 15.0
+    """A teacher whose renders agree with the photos less than this, in dB, is refused."""
+
+    step_fields: ClassVar[tuple[str, ...]] = (
+        *PortableSplatfactoModelConfig.step_fields,
+        "first_cut",
+        "last_cut",
+    )
+
+    def check(self) -> None:
+        """Refuse settings that cannot work, before any time is spent.
+
+        Raises:
+            SystemExit: with one sentence on the first fault found.
+        """
+        size_is_wrong = not 0 < self.keep_fraction <= 1 if self.num_gaussians is None else self.num_gaussians < 1
+        faults = {
+            f"--pipeline.model.keep-fraction {self.keep_fraction} / num-gaussians {self.num_gaussians} is no size: "
+            "give a fraction in (0, 1] or a positive number": size_is_wrong,
+            f"--pipeline.model.first-cut {self.first_cut} comes after last-cut {self.last_cut}": (
+                self.first_cut > self.last_cut
+            ),
+            f"--pipeline.model.cuts {self.cuts} must be at least 1": self.cuts < 1,
+            f"--pipeline.model.last-cut {self.last_cut} must lie inside the run ({self.schedule_length} steps)": (
+                self.last_cut >= self.schedule_length
+            ),
+            f"--pipeline.model.stop-split-at {self.stop_split_at} must not come after first-cut {self.first_cut}, or "
+            "the student would grow again": self.start_from == "points" and self.stop_split_at > self.first_cut,
+            "--pipeline.model.camera-optimizer cannot be used in a student, whose pseudo labels are rendered at the "
+            "given poses: optimise the poses in a run of splatfacto-teacher": self.camera_optimizer.mode != "off",
+            "--pipeline.model.use-bilateral-grid cannot be used in a student, whose pseudo labels have no per-photo "
+            "colours": self.use_bilateral_grid,
+            "--pipeline.model.structure-resolution must be at least 2": self.structure_resolution < 2,
+        }
+        for fault, found in faults.items():
+            if found:
+                raise SystemExit(f"{fault}.")
+
+
+class DistilledModel(PortableSplatfactoModel):
+    """The student. Teachers are there while it trains only: not in its checkpoint, and not needed to use it."""
+
+    config: DistilledModelConfig
+
+    def build_strategy(self) -> DefaultStrategy:
+        """Return splatfacto's densification for a student that starts from points, and none for the other."""
+        strategy = super().build_strategy()
+        if self.config.start_from == "teacher":
+            strategy.refine_stop_iter = 0
+        return strategy
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """Call in the teachers (only the trainer asks for callbacks), then train as splatfacto does."""
+        trainer = training_callback_attributes.trainer
+        assert trainer is not None
+        self.meet_teachers(trainer.pipeline.datamanager, trainer.config.max_num_iterations, trainer._start_step == 0)
+        return super().get_training_callbacks(training_callback_attributes)
+
+    def meet_teachers(self, datamanager: Any, steps: int, fresh: bool) -> None:
+        """Read and check the teachers, fix the size and the schedule, and start from the standard teacher.
+
+        Args:
+            datamanager: where the photos and their cameras are.
+            steps: length of the run.
+            fresh: whether the run begins, and does not go on from a checkpoint.
+
+        Raises:
+            SystemExit: if a teacher cannot be read or does not fit the data.
+        """
+        config = self.config
+        try:
+            teachers = [read_teacher(path) for path in config.teachers]
+            check_teachers(teachers, datamanager, config.least_teacher_psnr, self.device)
+        except ValueError as error:
+            raise SystemExit(str(error)) from None
+        standard = standard_of(teachers)
+        photos = datamanager.cached_train  # loading the photos also settles the undistorted cameras
+        self.views = [view_of(datamanager.train_cameras[i : i + 1].to(self.device)) for i in range(len(photos))]
+        # a tuple is invisible to torch.nn.Module and to the viewer's search for controls
+        self.distillation = (PseudoLabels(TeacherEnsemble(teachers, self.device), config.label_cache_megabytes),)
+        self.grid = VoxelGrid.around(standard.gaussians.means.to(self.device), config.structure_resolution)
+        self.teacher_histogram = self.grid.histogram(standard.gaussians.means.to(self.device))
+        self.target_count = config.num_gaussians or max(round(config.keep_fraction * len(standard.gaussians)), 1)
+        self.cut_steps = cut_steps(config.cuts, config.first_cut, config.last_cut)
+        self.last_step = steps - 1
+        if fresh and config.start_from == "teacher":
+            self.set_gaussians(standard.gaussians.to_splatfacto(config.sh_degree))
+        CONSOLE.print(
+            f"Student of {len(teachers)} teachers ({', '.join(teacher.variant for teacher in teachers)}): "
+            f"{self.target_count} Gaussians, the standard teacher has {len(standard.gaussians)}."
+        )
+
+    def active_sh_degree(self) -> int:
+        """A student that starts from a teacher has all degrees of spherical harmonics from the first step."""
+        return self.config.sh_degree if self.config.start_from == "teacher" else super().active_sh_degree()
+
+    def get_outputs(self, camera: Cameras) -> dict[str, Any]:
+        """Render as splatfacto does, and remember which training view it is."""
+        if self.training and isinstance(camera, Cameras):
+            assert camera.metadata is not None
+            self.view_index = int(camera.metadata["cam_idx"])
+        return super().get_outputs(camera)
+
+    def get_loss_dict(
+        self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: Optional[dict[str, Tensor]] = None
+    ) -> dict[str, Tensor]:
+        """Add to L_color on the photo: lambda_kd L_color on the pseudo label, and the structural loss."""
+        losses = super().get_loss_dict(outputs, batch, metrics_dict)
+        if not self.training:
+            return losses
+        config = self.config
+        if config.lambda_kd > 0:
+            label = self.distillation[0].label(
+                self.view_index,
+                self.views[self.view_index],
+                outputs["background"],
+                self._get_downscale_factor(),
+            )
+            losses["kd_loss"] = config.lambda_kd * self.image_loss(outputs["rgb"], label, batch)
+        if config.structure_weight > 0 and config.structure_every > 0 and self.step % config.structure_every == 0:
+            histogram = self.grid.histogram(self.means)
+            losses["structure_loss"] = config.structure_weight * structural_loss(histogram, self.teacher_histogram)
+        return losses
+
+    def step_post_backward(self, step: int) -> None:
+        """Densify while that is on, cut when it is due, and leave the promised count after the last step."""
+        super().step_post_backward(step)
+        cuts_left = sum(cut >= step for cut in self.cut_steps)
+        if step in self.cut_steps:
+            self.cut(cuts_left)
+        if step == self.last_step:
+            self.opacities.data.clamp_(min=LEAST_LOGIT_OPACITY)
+
+    @torch.no_grad()
+    def cut(self, cuts_left: int) -> None:
+        """Measure every Gaussian's importance over the training views and bring the splat to its next size."""
+        weights = importance(self.gaussians(), self.views, self.config.rasterize_mode == "antialiased")
+        resize(
+            self.gauss_params,
+            self.optimizers,
+            self.strategy_state,
+            weights,
+            count_after_cut(self.num_points, self.target_count, cuts_left),
+            self.config.cut_sampling,
+        )
+
+
+def standard_of(teachers: Sequence[Teacher]) -> Teacher:
+    """Return the teacher whose structure and size the student refers to: the first standard one, else the first."""
+    return next((teacher for teacher in teachers if teacher.variant == "standard"), teachers[0])
