@@ -9,7 +9,7 @@ import numpy as np
 from distilled_splat.demo.tracer import Solids, first_hits
 
 _MIN_OBSERVATIONS = 3
-_MAX_COLOUR_SPREAD = 0.06
+_MAX_COLOUR_SPREAD = 0.12
 _FLAT_WEIGHT = 0.02
 _NOISE = 0.003
 _OUTLIER_SHARE = 0.01
@@ -105,9 +105,8 @@ def find_points(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find points that a structure-from-motion tool might have found in a capture.
 
-    Places are drawn where the pictures have detail and kept when at least three pictures show them in much
-    the same colour, which leaves mirrors and highlights out. Positions are noisy; one in a hundred lies
-    anywhere.
+    Places are drawn where the pictures have detail and kept when at least three pictures show them in much the same
+    colour, which thins out mirrors and highlights. Positions are noisy; one in a hundred lies anywhere.
 
     Args:
         solids: what was captured.
