@@ -62,9 +62,7 @@ def mean_psnr(teacher: Teacher, datamanager: Any, device: torch.device) -> float
     return sum(values) / len(values)
 
 
-def check_teachers(
-    teachers: Sequence[Teacher], datamanager: Any, least_psnr: float, device: torch.device
-) -> None:
+def check_teachers(teachers: Sequence[Teacher], datamanager: Any, least_psnr: float, device: torch.device) -> None:
     """Refuse teachers of another frame or another scene, and warn of one that has seen the held-out photos.
 
     Args:

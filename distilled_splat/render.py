@@ -100,6 +100,7 @@ def render(
     view: View,
     *,
     sh_degree: Optional[int] = None,
+    opacity_factors: Optional[Tensor] = None,
     depth: bool = False,
     antialiased: bool = False,
     absgrad: bool = False,
@@ -110,15 +111,17 @@ def render(
         gaussians: what to render.
         view: the camera.
         sh_degree: highest degree of spherical harmonics to evaluate; None takes all there are.
+        opacity_factors: what to multiply the opacities by, [N]; a product above 1 saturates in the Gaussian's middle.
         depth: also render the expected depth.
         antialiased: compensate the opacities for the 0.3 pixel blur (Mip-Splatting's 2D filter).
         absgrad: let `info["means2d"].absgrad` hold the sums of absolute gradients after the backward pass.
     """
+    opacities = torch.sigmoid(gaussians.logit_opacities)
     colors, alpha, info = rasterizer_for(gaussians.means.device)(
         means=gaussians.means,
         quats=gaussians.quats,
         scales=torch.exp(gaussians.log_scales),
-        opacities=torch.sigmoid(gaussians.logit_opacities),
+        opacities=opacities if opacity_factors is None else opacities * opacity_factors,
         colors=gaussians.sh,
         viewmats=view.viewmat[None],
         Ks=view.K[None],

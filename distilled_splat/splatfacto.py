@@ -159,9 +159,9 @@ class PortableSplatfactoModel(SplatfactoModel):
             return self.config.sh_degree
         return min(self.step // self.config.sh_degree_interval, self.config.sh_degree)
 
-    def training_gaussians(self) -> Gaussians:
-        """Return what a training step renders; variants of the method change it here."""
-        return self.gaussians()
+    def opacity_factors(self) -> Optional[Tensor]:
+        """Return what a training step multiplies the opacities by, [N], or None; variants of the method set it."""
+        return None
 
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:
         """Render one camera as splatfacto does: keys rgb, depth, accumulation, background.
@@ -177,7 +177,7 @@ class PortableSplatfactoModel(SplatfactoModel):
         self.last_size = (view.height, view.width)
         background = self._get_background_color()
 
-        gaussians = self.training_gaussians() if self.training else self.gaussians()
+        gaussians = self.gaussians()
         if self.crop_box is not None and not self.training:
             inside = self.crop_box.within(gaussians.means).reshape(-1)
             if not bool(inside.any()):
@@ -207,6 +207,7 @@ class PortableSplatfactoModel(SplatfactoModel):
             gaussians,
             view,
             sh_degree=self.active_sh_degree(),
+            opacity_factors=self.opacity_factors() if self.training else None,
             depth=self.config.output_depth_during_training or not self.training,
             antialiased=self.config.rasterize_mode == "antialiased",
             absgrad=self.training and self.strategy.absgrad and self.step < self.strategy.refine_stop_iter,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Optional
 
 import torch
 from gsplat.utils import normalized_quat_to_rotmat
@@ -60,14 +60,13 @@ class TeacherModel(PortableSplatfactoModel):
 
     config: TeacherModelConfig
 
-    def training_gaussians(self) -> Gaussians:
-        """Return the Gaussians of a training render: all, or for the dropout teacher those left in."""
-        gaussians = super().training_gaussians()
+    def opacity_factors(self) -> Optional[Tensor]:
+        """Return the dropout of this step's render, or None for the other kinds of teacher."""
         config = self.config
         if config.variant != "dropout" or not config.dropout_start <= self.step <= config.dropout_stop:
-            return gaussians
+            return None
         rate = dropout_probability(self.step, config.dropout_start, config.dropout_stop, config.dropout_rate)
-        return dropped(gaussians, rate, config.dropout_compensation)
+        return dropout_factors(self.opacities[:, 0], rate, config.dropout_compensation)
 
     def step_post_backward(self, step: int) -> None:
         """Perturb when it is due, on the gradients gathered so far; then densify and prune."""
@@ -107,17 +106,19 @@ def dropout_probability(step: int, start: int, stop: int, rate: float) -> float:
     return rate * (step - start) / max(stop - start, 1)
 
 
-def dropped(gaussians: Gaussians, rate: float, compensate: bool) -> Gaussians:
-    """Switch each Gaussian off with probability `rate`.
+def dropout_factors(opacities: Tensor, rate: float, compensate: bool) -> Tensor:
+    """Draw the factors that switch each Gaussian off with probability `rate`, [N].
 
-    A Gaussian that is off has opacity 0 (logit minus infinity) and gets no gradient, so that densification still finds
-    every Gaussian in its place. With `compensate`, the other opacities are divided by 1 - rate, at most to 0.999.
+    A Gaussian that is off keeps its place with factor 0 and gets no gradient. With `compensate` the others get
+    1 / (1 - rate) as in DropGaussian (arXiv 2504.00773), else 1.
+
+    Args:
+        opacities: a tensor of the factors' shape and device.
+        rate: probability of being switched off, below 1.
+        compensate: whether to keep the expected opacity.
     """
-    kept = torch.rand_like(gaussians.logit_opacities) >= rate
-    logits = gaussians.logit_opacities
-    if compensate:
-        logits = torch.logit((torch.sigmoid(logits) / (1 - rate)).clamp(max=0.999), eps=1e-6)
-    return replace(gaussians, logit_opacities=torch.where(kept, logits, -torch.inf))
+    kept = (torch.rand_like(opacities) >= rate).to(opacities.dtype)
+    return kept / (1 - rate) if compensate else kept
 
 
 def perturbed(

@@ -1,0 +1,63 @@
+"""The demo: a scene of our own, the whole job by nerfstudio's own commands, one table, one picture, one .ply."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from distilled_splat.demo.scene import make_scene
+
+
+def nerfstudio(script: str, *arguments: str) -> None:
+    """Run one of nerfstudio's commands in a process of its own, and say which.
+
+    Raises:
+        SystemExit: with the command's exit code, if it fails.
+    """
+    command = [sys.executable, "-m", f"nerfstudio.scripts.{script}", *arguments]
+    name = {"train": "ns-train", "exporter": "ns-export"}[script]
+    Console().print(f"[bold]$ {name} {' '.join(arguments)}", highlight=False, soft_wrap=True)
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    done = subprocess.run(command, env=environment, check=False)
+    if done.returncode != 0:
+        raise SystemExit(done.returncode)
+
+
+def newest_run(outputs: Path, scene: Path, method: str) -> Path:
+    """Return the run of a method on a scene that was begun last."""
+    return max((outputs / scene.name / method).glob("*/config.yml"), key=lambda path: path.stat().st_mtime).parent
+
+
+def run_demo(output: Path, iterations: int) -> None:
+    """Make the scene, train teachers and student, export the student, and print and picture the comparison.
+
+    Args:
+        output: folder that everything goes to; what is finished there is not done again.
+        iterations: steps for each of the four trainings.
+    """
+    console = Console()
+    scene = make_scene(output / "scene")
+    console.print(f"The scene: {scene}")
+    nerfstudio(
+        "train", "distilled-splatfacto",
+        "--data", str(scene),
+        "--output-dir", str(output / "runs"),
+        "--max-num-iterations", str(iterations),
+        "--vis", "tensorboard",
+        "nerfstudio-data", "--eval-mode", "interval", "--eval-interval", "8",
+    )  # fmt: skip
+    config = newest_run(output / "runs", scene, "distilled-splatfacto") / "config.yml"
+    nerfstudio("exporter", "gaussian-splat", "--load-config", str(config), "--output-dir", str(output))
+
+    from distilled_splat.compare import compare, print_table, write_rows
+    from distilled_splat.demo.picture import student_picture
+
+    comparison = compare(config)
+    write_rows(comparison.rows, output / "comparison.json")
+    student_picture(comparison, output / "comparison.png")
+    print_table(comparison.rows, console)
+    console.print(f"The student's splat: {output / 'splat.ply'}\nThe picture: {output / 'comparison.png'}")

@@ -1,0 +1,101 @@
+"""Exact sizes: the schedule of cuts, the choice, and the resizing of a splat in training."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distilled_splat.simplify import choose, count_after_cut, cut_steps, resize
+
+COLUMNS: dict[str, tuple[int, ...]] = {"means": (3,), "scales": (3,), "quats": (4,), "opacities": (1,), "features_dc": (3,)}
+COLUMNS["features_rest"] = (3, 3)
+    "means": (3,),
+    "scales": (3,),
+    "quats": (4,),
+    "opacities": (1,),
+    "features_dc": (3,),
+    "features_rest": (3, 3),
+}
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(1, 20))
+def test_cuts_always_end_at_the_target(start: int, target: int, cuts: int) -> None:
+    count = start
+    for left in range(cuts, 0, -1):
+        after = count_after_cut(count, target, left)
+        assert min(count, target) <= after <= max(count, target)
+        count = after
+    assert count == target
+
+
+def test_cuts_keep_equal_fractions() -> None:
+    counts = [100_000]
+    for left in range(4, 0, -1):
+        counts.append(count_after_cut(counts[-1], 6250, left))
+    assert counts == [100_000, 50_000, 25_000, 12_500, 6250]
+
+
+def test_cut_steps_span_the_interval() -> None:
+    assert cut_steps(4, 100, 400) == [100, 200, 300, 400]
+    assert cut_steps(1, 100, 400) == [400]
+
+
+def test_choice_takes_the_most_important() -> None:
+    weights = torch.tensor([0.1, 5.0, 3.0, 0.0, 4.0])
+    assert choose(weights, 3, sampled=False).tolist() == [False, True, True, False, True]
+
+
+def test_sampled_choice_draws_in_proportion_to_importance() -> None:
+    torch.manual_seed(0)
+    weights = torch.tensor([1.0, 2.0, 4.0, 8.0, 0.0])
+    draws = torch.stack([choose(weights, 1, sampled=True) for _ in range(4000)]).float().mean(dim=0)
+    assert torch.allclose(draws, weights / weights.sum(), atol=0.03)
+    assert all(int(choose(weights, 3, sampled=True).sum()) == 3 for _ in range(20))
+
+
+def splat(count: int) -> tuple[torch.nn.ParameterDict, dict[str, torch.optim.Optimizer]]:
+    """A splat whose every number is its Gaussian's index, one Adam step into training."""
+    index = torch.arange(count, dtype=torch.float32)
+    parameters = torch.nn.ParameterDict(
+        {
+            name: torch.nn.Parameter(index.reshape(-1, *[1] * len(shape)).repeat(1, *shape))
+            for name, shape in COLUMNS.items()
+        }
+    )
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        name: torch.optim.Adam([parameter], lr=0.0) for name, parameter in parameters.items()
+    }
+    for name, parameter in parameters.items():
+        parameter.grad = parameter.detach().clone()
+        optimizers[name].step()
+    return parameters, optimizers
+
+
+@pytest.mark.parametrize("count", [1, 7, 20, 33, 95])
+def test_resize_gives_exactly_that_count_everywhere(count: int) -> None:
+    torch.manual_seed(0)
+    parameters, optimizers = splat(20)
+    state = {"grad2d": torch.arange(20.0), "scene_scale": 1.0}
+    resize(parameters, optimizers, state, torch.rand(20), count, sampled=False)
+    for name, shape in COLUMNS.items():
+        assert parameters[name].shape == (count, *shape)
+        held = optimizers[name].param_groups[0]["params"][0]
+        assert held is parameters[name]
+        assert optimizers[name].state[held]["exp_avg"].shape == (count, *shape)
+    assert len(state["grad2d"]) == count  # type: ignore[arg-type]
+
+
+def test_resize_keeps_the_most_important_with_their_optimizer_state() -> None:
+    parameters, optimizers = splat(6)
+    resize(parameters, optimizers, {}, torch.tensor([3.0, 0.0, 9.0, 1.0, 0.0, 5.0]), 3, sampled=False)
+    assert parameters["means"][:, 0].tolist() == [0, 2, 5]
+    moments = optimizers["means"].state[parameters["means"]]["exp_avg"][:, 0]
+    assert torch.allclose(moments, 0.1 * torch.tensor([0.0, 2.0, 5.0]))
+
+
+def test_a_splat_of_nothing_is_refused() -> None:
+    parameters, optimizers = splat(4)
+    with pytest.raises(ValueError, match="at least one"):
+        resize(parameters, optimizers, {}, torch.ones(4), 0, sampled=False)
