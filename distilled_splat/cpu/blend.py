@@ -1,0 +1,186 @@
+"""Differentiable blending of projected Gaussians into images."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distilled_splat.cpu.blend_kernels import SUMS, blend_backward_kernel, blend_kernel, gather_kernel
+from distilled_splat.cpu.projection import Projection
+from distilled_splat.cpu.threads import num_threads, parallel_ranges
+from distilled_splat.cpu.tiles import CHANNELS, TileLists, list_tiles, pack_channels_kernel
+
+_NOTHING = np.zeros((0, 2), np.float32)
+
+
+def _on_all_threads(kernel: Any, *args: Any) -> None:
+    """Run a kernel once per thread; the calls share out the tiles by a counter."""
+    parallel_ranges(kernel, num_threads(), np.zeros(1, np.int64), *args, chunks=num_threads())
+
+
+class _Blend(torch.autograd.Function):
+    """See `blend`."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        means2d: Tensor,
+        conics: Tensor,
+        opacities: Tensor,
+        colors: Tensor,
+        depths: Tensor,
+        backgrounds: Optional[Tensor],
+        radii: Tensor,
+        width: int,
+        height: int,
+        with_depth: bool,
+        absgrad: bool,
+        keeps: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        num_cameras, num_gaussians, num_colors = colors.shape
+        num_channels = num_colors + with_depth
+        image = means2d.new_empty(num_cameras, height, width, num_channels)
+        alphas = means2d.new_empty(num_cameras, height, width, 1)
+        tiles_per_gaussian = torch.empty(num_cameras, num_gaussians, dtype=torch.int32)
+        kept = (num_cameras, height, width) if keeps else (num_cameras, 0, 0)
+        transmittances, stops = np.empty(kept, np.float32), np.empty(kept, np.int32)
+        background = _channels_of(backgrounds, num_cameras, num_channels)
+        tensors = (means2d, conics, opacities, radii, colors, depths)
+        projected = [x.detach().numpy() for x in tensors]
+        lists = []
+        for c in range(num_cameras):
+            of_camera = [x[c] for x in projected]
+            tiles = list_tiles(*of_camera, with_depth, width, height)
+            tiles_per_gaussian[c] = torch.from_numpy(tiles.tiles_per_gaussian)
+            for first in range(0, num_channels, CHANNELS):
+                _pack_channels(tiles, of_camera, with_depth, first)
+                _on_all_threads(
+                    blend_kernel,
+                    tiles.records,
+                    tiles.pairs,
+                    tiles.tile_starts,
+                    background[c],
+                    first,
+                    num_channels,
+                    width,
+                    height,
+                    image[c].numpy(),
+                    alphas[c].numpy(),
+                    keeps,
+                    transmittances[c],
+                    stops[c],
+                )
+            lists.append(tiles)
+        if keeps:
+            ctx.save_for_backward(*tensors, backgrounds)
+            ctx.lists, ctx.transmittances, ctx.stops = lists, transmittances, stops
+            ctx.width, ctx.height, ctx.with_depth, ctx.absgrad = width, height, with_depth, absgrad
+        ctx.mark_non_differentiable(tiles_per_gaussian)
+        return image, alphas, tiles_per_gaussian
+
+    @staticmethod
+    def backward(ctx: Any, v_image: Tensor, v_alphas: Tensor, _: Any):
+        *tensors, backgrounds = ctx.saved_tensors
+        means2d, conics, opacities, _, colors, depths = tensors
+        num_cameras, num_gaussians, num_colors = colors.shape
+        num_channels = num_colors + ctx.with_depth
+        gradients = [torch.empty_like(x) for x in (means2d, conics, opacities, colors, depths)]
+        absgrads = torch.empty_like(means2d) if ctx.absgrad else None
+        background = _channels_of(backgrounds, num_cameras, num_channels)
+        projected = [x.detach().numpy() for x in tensors]
+        v_image, v_alphas = v_image.contiguous(), v_alphas.contiguous()
+        for c, tiles in enumerate(ctx.lists):
+            of_camera = [x[c] for x in projected]
+            v_of_camera = [x[c].numpy() for x in gradients]
+            slots = np.empty((tiles.num_slots + 1, SUMS), np.float32)
+            ranks = np.full(num_gaussians, -1, np.int32)
+            ranks[tiles.order] = np.arange(len(tiles.order), dtype=np.int32)
+            for first in range(0, max(num_channels, 1), CHANNELS):
+                _pack_channels(tiles, of_camera, ctx.with_depth, first)
+                _on_all_threads(
+                    blend_backward_kernel,
+                    tiles.records,
+                    tiles.pairs,
+                    tiles.tile_starts,
+                    background[c],
+                    first,
+                    num_channels,
+                    ctx.width,
+                    ctx.height,
+                    ctx.transmittances[c],
+                    ctx.stops[c],
+                    v_image[c].numpy(),
+                    v_alphas[c].numpy(),
+                    ctx.absgrad,
+                    slots,
+                )
+                parallel_ranges(
+                    gather_kernel,
+                    num_gaussians,
+                    ranks,
+                    tiles.slot_first,
+                    tiles.slot_count,
+                    slots,
+                    of_camera[1],
+                    of_camera[2],
+                    first,
+                    *v_of_camera,
+                    ctx.with_depth,
+                    _NOTHING if absgrads is None else absgrads[c].numpy(),
+                )
+        if not ctx.with_depth:
+            gradients[4].zero_()
+        if absgrads is not None:
+            means2d.absgrad = absgrads
+        v_backgrounds = None
+        if backgrounds is not None and ctx.needs_input_grad[5]:
+            v_backgrounds = torch.einsum("chwd,chw->cd", v_image, torch.from_numpy(ctx.transmittances))
+        return *gradients, v_backgrounds, None, None, None, None, None, None
+
+
+def _channels_of(backgrounds: Optional[Tensor], num_cameras: int, num_channels: int) -> np.ndarray:
+    if backgrounds is None:
+        return np.zeros((num_cameras, num_channels), np.float32)
+    return backgrounds.detach().contiguous().numpy()
+
+
+def _pack_channels(tiles: TileLists, of_camera: list[np.ndarray], with_depth: bool, first: int) -> None:
+    """Put channels from `first` on into the records, unless they hold them already."""
+    num_channels = of_camera[4].shape[1] + with_depth
+    if num_channels > CHANNELS:
+        args = (tiles.order, of_camera[4], of_camera[5], with_depth, first, tiles.records)
+        parallel_ranges(pack_channels_kernel, len(tiles.order), *args)
+
+
+def blend(
+    projection: Projection,
+    opacities: Tensor,
+    colors: Tensor,
+    backgrounds: Optional[Tensor],
+    width: int,
+    height: int,
+    with_depth: bool,
+    absgrad: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Blend projected Gaussians front to back, differentiably.
+
+    Args:
+        projection: Gaussians on the image planes.
+        opacities: Opacities, compensated where that is wanted [C, N].
+        colors: Colours [C, N, D]; D may be 0.
+        backgrounds: Colours behind everything, with depth's where it is drawn [C, D + with_depth], or None for black.
+        width, height: Image size in pixels.
+        with_depth: Whether depth is drawn as one more channel after the colours.
+        absgrad: Whether backward puts the summed absolute gradients of the centres into `means2d.absgrad`.
+
+    Returns:
+        Images [C, height, width, D + with_depth], alphas [C, height, width, 1], and the number of tiles that the square
+        of each Gaussian touches [C, N].
+    """
+    inputs = (projection.means2d, projection.conics, opacities, colors, projection.depths, backgrounds)
+    keeps = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+    settings = (width, height, with_depth, absgrad, keeps)
+    return _Blend.apply(*inputs, projection.radii, *settings)  # type: ignore[return-value]

@@ -1,0 +1,353 @@
+"""Front-to-back blending of a tile's Gaussians, and its gradient from back to front.
+
+A tile's pixels lie in planes of 256 floats that stay in the first-level cache. The kernels take one slab row, LANES
+pixels, at a time; a Gaussian's record is read once per tile. The exponent of alpha is computed by the same fused
+operations in both directions, so that both agree to the bit on which pixels a Gaussian touches.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from distilled_splat.cpu.simd import (
+    LANES,
+    absolute,
+    any_lane,
+    count_lanes,
+    exp2,
+    fma,
+    greater_integers,
+    lane_numbers,
+    load,
+    minimum,
+    prefetch,
+    select,
+    splat,
+    splat_integer,
+    store,
+    store_sums,
+    take_next,
+)
+from distilled_splat.cpu.tiles import CHANNEL, CUTOFF, RECORD, ROW_BITS, SLABS, TILE
+
+PIXELS = TILE * TILE
+SUMS = 16
+"""Floats in a slot, one cache line: the four channels' gradients, then moments of dL/d(ln alpha) over the pixels:
+1, dx, dy, dx^2, dx dy, dy^2, and the sums of absolute gradients by dx and by dy in units of log2 e."""
+
+_ZERO, _HALF, _ONE, _TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
+_MAX_ALPHA = np.float32(0.999)
+_MIN_TRANSMITTANCE = np.float32(1e-4)
+_AHEAD = 8
+"""Records fetched ahead."""
+_ROW_MASK = (1 << ROW_BITS) - 1
+
+
+@njit(nogil=True)
+def _exponent_in_row(level: Any, slope: Any, c: Any, dy: Any) -> Any:
+    """Give the exponent of alpha in base 2 for one slab row: (c dy + slope) dy + level."""
+    return fma(fma(c, dy, slope), dy, level)
+
+
+@njit(nogil=True)
+def _columns(left: int, slab: int, x: Any) -> Any:
+    """Give dx of a slab's pixel centres to a Gaussian's centre."""
+    return lane_numbers() + (np.float32(left + slab * LANES) + _HALF - x)
+
+
+@njit(nogil=True, cache=True)
+def blend_kernel(
+    start: int,
+    stop: int,
+    counter: Any,
+    records: Any,
+    pairs: Any,
+    tile_starts: Any,
+    background: Any,
+    first_channel: int,
+    num_channels: int,
+    width: int,
+    height: int,
+    image: Any,
+    alphas: Any,
+    keeps: bool,
+    transmittances: Any,
+    stops: Any,
+) -> None:
+    """Blend tiles until the shared counter has given out all of them.
+
+    Every call takes tiles of its own, so `start` and `stop` only say how many threads there are. With `keeps`, what the
+    backward pass needs is written: each pixel's last transmittance, and the first pair that it no longer saw.
+    """
+    tiles_x = (width + TILE - 1) // TILE
+    num_tiles = len(tile_starts) - 1
+    state = np.empty(5 * PIXELS, np.float32)
+    last = np.empty(PIXELS, np.int32)
+    planes = min(4, num_channels - first_channel)
+    while True:
+        tile = take_next(counter)
+        if tile >= num_tiles:
+            break
+        left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
+        columns, rows = min(TILE, width - left), min(TILE, height - top)
+        _start_tile(state, last, columns, rows, tile_starts[tile + 1])
+        _blend_tile(records, pairs, tile_starts[tile], tile_starts[tile + 1], left, top, columns * rows, state, last)
+        for row in range(rows):
+            for column in range(columns):
+                pixel = row * TILE + column
+                y, x = top + row, left + column
+                transmittance = abs(state[pixel])
+                for k in range(planes):
+                    value = state[(k + 1) * PIXELS + pixel]
+                    image[y, x, first_channel + k] = value + transmittance * background[first_channel + k]
+                if first_channel == 0:
+                    alphas[y, x, 0] = _ONE - transmittance
+                    if keeps:
+                        transmittances[y, x] = transmittance
+                        stops[y, x] = last[pixel]
+
+
+@njit(nogil=True)
+def _start_tile(state: Any, last: Any, columns: int, rows: int, end: int) -> None:
+    """Set every pixel to black and fully transparent; those outside the image are done from the start."""
+    for pixel in range(PIXELS):
+        inside = pixel % TILE < columns and pixel // TILE < rows
+        state[pixel] = _ONE if inside else -_ONE
+        last[pixel] = end
+    state[PIXELS:] = _ZERO
+
+
+@njit(nogil=True)
+def _blend_tile(
+    records: Any, pairs: Any, first: int, end: int, left: int, top: int, open_pixels: int, state: Any, last: Any
+) -> None:
+    """Blend one tile's pairs into its planes: transmittance, negative once a pixel is done, and four channels."""
+    for pair in range(first, end):
+        prefetch(records, RECORD * pairs[min(pair + _AHEAD, end - 1), 0])
+        record, packed = records[pairs[pair, 0]], pairs[pair, 1]
+        x, y, a, b, c = record[0], record[1], splat(record[2]), splat(record[3]), splat(record[4])
+        log_opacity = splat(record[5])
+        c0, c1 = splat(record[CHANNEL]), splat(record[CHANNEL + 1])
+        c2, c3 = splat(record[CHANNEL + 2]), splat(record[CHANNEL + 3])
+        for slab in range(SLABS):
+            rows = packed >> (2 * ROW_BITS * slab)
+            row, row_stop = rows & _ROW_MASK, (rows >> ROW_BITS) & _ROW_MASK
+            dx = _columns(left, slab, x)
+            slope = b * dx
+            level = fma(a * dx, dx, log_opacity)
+            dy = splat(np.float32(top + row) + _HALF - y)
+            for at in range(row * TILE + slab * LANES, row_stop * TILE + slab * LANES, TILE):
+                exponent = _exponent_in_row(level, slope, c, dy)
+                dy = dy + _ONE
+                transmittance = load(state, at)
+                seen = (exponent >= CUTOFF) & (transmittance > _ZERO)
+                if not any_lane(seen):
+                    continue
+                alpha = minimum(exp2(exponent), _MAX_ALPHA)
+                weight = select(seen, alpha * transmittance, _ZERO)
+                left_over = transmittance - weight
+                ends = seen & (left_over <= _MIN_TRANSMITTANCE)
+                if any_lane(ends):
+                    weight = select(ends, _ZERO, weight)
+                    left_over = select(ends, _ZERO - transmittance, left_over)
+                    store(last, at, select(ends, splat_integer(pair), load(last, at)))
+                    open_pixels -= count_lanes(ends)
+                store(state, at, left_over)
+                store(state, at + PIXELS, load(state, at + PIXELS) + weight * c0)
+                store(state, at + 2 * PIXELS, load(state, at + 2 * PIXELS) + weight * c1)
+                store(state, at + 3 * PIXELS, load(state, at + 3 * PIXELS) + weight * c2)
+                store(state, at + 4 * PIXELS, load(state, at + 4 * PIXELS) + weight * c3)
+        if open_pixels == 0:
+            break
+
+
+@njit(nogil=True, cache=True)
+def blend_backward_kernel(
+    start: int,
+    stop: int,
+    counter: Any,
+    records: Any,
+    pairs: Any,
+    tile_starts: Any,
+    background: Any,
+    first_channel: int,
+    num_channels: int,
+    width: int,
+    height: int,
+    transmittances: Any,
+    stops: Any,
+    v_image: Any,
+    v_alphas: Any,
+    absgrad: bool,
+    slots: Any,
+) -> None:
+    """Write what every pair gives to its Gaussian's gradient into the pair's own slot, tile by tile."""
+    tiles_x = (width + TILE - 1) // TILE
+    num_tiles = len(tile_starts) - 1
+    state = np.empty(6 * PIXELS, np.float32)
+    last = np.empty(PIXELS, np.int32)
+    planes = min(4, num_channels - first_channel)
+    state[:] = _ZERO
+    while True:
+        tile = take_next(counter)
+        if tile >= num_tiles:
+            break
+        first, end = tile_starts[tile], tile_starts[tile + 1]
+        left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
+        columns, rows = min(TILE, width - left), min(TILE, height - top)
+        last[:] = first
+        state[: 2 * PIXELS] = _ONE
+        furthest = first
+        for row in range(rows):
+            for column in range(columns):
+                pixel = row * TILE + column
+                y, x = top + row, left + column
+                transmittance = transmittances[y, x]
+                v_alpha = v_alphas[y, x, 0] if first_channel == 0 else _ZERO
+                for k in range(planes):
+                    v_channel = v_image[y, x, first_channel + k]
+                    state[(k + 2) * PIXELS + pixel] = v_channel
+                    v_alpha -= background[first_channel + k] * v_channel
+                state[pixel] = transmittance
+                state[PIXELS + pixel] = -transmittance * v_alpha
+                last[pixel] = stops[y, x]
+                furthest = max(furthest, stops[y, x])
+        for pair in range(furthest, end):
+            slots[pairs[pair, 2]] = _ZERO
+        _blend_tile_backward(records, pairs, first, furthest, left, top, planes > 3, absgrad, state, last, slots)
+
+
+@njit(nogil=True)
+def _blend_tile_backward(
+    records: Any,
+    pairs: Any,
+    first: int,
+    end: int,
+    left: int,
+    top: int,
+    four: bool,
+    absgrad: bool,
+    state: Any,
+    last: Any,
+    slots: Any,
+) -> None:
+    """Go through one tile's pairs from back to front.
+
+    The planes are: transmittance behind the current Gaussian, the light from behind it weighed by the gradient of the
+    pixel (one number, whatever the number of channels), and the four channels' gradients.
+    """
+    zero = splat(_ZERO)
+    for pair in range(end - 1, first - 1, -1):
+        prefetch(records, RECORD * pairs[max(pair - _AHEAD, first), 0])
+        record, packed = records[pairs[pair, 0]], pairs[pair, 1]
+        x, y, a, b, c = record[0], record[1], splat(record[2]), splat(record[3]), splat(record[4])
+        log_opacity = splat(record[5])
+        c0, c1 = splat(record[CHANNEL]), splat(record[CHANNEL + 1])
+        c2, c3 = splat(record[CHANNEL + 2]), splat(record[CHANNEL + 3])
+        this = splat_integer(pair)
+        v_c0, v_c1, v_c2, v_c3, abs_x, abs_y = zero, zero, zero, zero, zero, zero
+        m, m_x, m_y, m_xx, m_xy, m_yy = zero, zero, zero, zero, zero, zero
+        for slab in range(SLABS):
+            rows = packed >> (2 * ROW_BITS * slab)
+            row, row_stop = rows & _ROW_MASK, (rows >> ROW_BITS) & _ROW_MASK
+            dx = _columns(left, slab, x)
+            slope = b * dx
+            level = fma(a * dx, dx, log_opacity)
+            dy = splat(np.float32(top + row) + _HALF - y)
+            slab_m, slab_y = zero, zero
+            for at in range(row * TILE + slab * LANES, row_stop * TILE + slab * LANES, TILE):
+                exponent = _exponent_in_row(level, slope, c, dy)
+                seen = (exponent >= CUTOFF) & greater_integers(load(last, at), this)
+                if any_lane(seen):
+                    alpha = select(seen, exp2(exponent), _ZERO)
+                    free = alpha <= _MAX_ALPHA
+                    alpha = minimum(alpha, _MAX_ALPHA)
+                    inverse = _ONE / (_ONE - alpha)
+                    transmittance = load(state, at) * inverse
+                    behind = load(state, at + PIXELS)
+                    weight = alpha * transmittance
+                    v0, v1 = load(state, at + 2 * PIXELS), load(state, at + 3 * PIXELS)
+                    v2 = load(state, at + 4 * PIXELS)
+                    light = c0 * v0 + c1 * v1 + c2 * v2
+                    v_c0, v_c1, v_c2 = v_c0 + weight * v0, v_c1 + weight * v1, v_c2 + weight * v2
+                    if four:
+                        v3 = load(state, at + 5 * PIXELS)
+                        light = light + c3 * v3
+                        v_c3 = v_c3 + weight * v3
+                    v_log_alpha = select(free, alpha * (light * transmittance - behind * inverse), _ZERO)
+                    store(state, at, transmittance)
+                    store(state, at + PIXELS, behind + light * weight)
+                    slab_m = slab_m + v_log_alpha
+                    along = v_log_alpha * dy
+                    slab_y = slab_y + along
+                    m_yy = m_yy + along * dy
+                    if absgrad:
+                        abs_x = abs_x + absolute(v_log_alpha * (_TWO * a * dx + b * dy))
+                        abs_y = abs_y + absolute(v_log_alpha * (slope + _TWO * c * dy))
+                dy = dy + _ONE
+            m, m_y = m + slab_m, m_y + slab_y
+            m_x, m_xy = m_x + slab_m * dx, m_xy + slab_y * dx
+            m_xx = m_xx + slab_m * (dx * dx)
+        sums = (v_c0, v_c1, v_c2, v_c3, m, m_x, m_y, m_xx, m_xy, m_yy, abs_x, abs_y)
+        store_sums(slots, SUMS * pairs[pair, 2], sums)
+
+
+@njit(nogil=True, cache=True)
+def gather_kernel(
+    start: int,
+    stop: int,
+    ranks: Any,
+    slot_first: Any,
+    slot_count: Any,
+    slots: Any,
+    conics: Any,
+    opacities: Any,
+    first_channel: int,
+    v_means2d: Any,
+    v_conics: Any,
+    v_opacities: Any,
+    v_colors: Any,
+    v_depths: Any,
+    with_depth: bool,
+    absgrads: Any,
+) -> None:
+    """Add up each Gaussian's slots and turn the moments into gradients; those of later channels are added."""
+    num_colors = v_colors.shape[1]
+    ln2 = np.float32(np.log(2.0))
+    sums = np.empty(SUMS, np.float32)
+    for g in range(start, stop):
+        rank = ranks[g]
+        sums[:] = _ZERO
+        if rank >= 0:
+            for slot in range(slot_first[rank], slot_first[rank] + slot_count[rank]):
+                for k in range(12):
+                    sums[k] += slots[slot, k]
+        for k in range(4):
+            channel = first_channel + k
+            if channel < num_colors:
+                v_colors[g, channel] = sums[k]
+            elif channel == num_colors and with_depth:
+                v_depths[g] = sums[k]
+        a, b, c = conics[g, 0], conics[g, 1], conics[g, 2]
+        m, m_x, m_y = sums[4], sums[5], sums[6]
+        v_opacity = m / opacities[g] if rank >= 0 else _ZERO
+        if first_channel > 0:
+            v_means2d[g, 0] += a * m_x + b * m_y
+            v_means2d[g, 1] += b * m_x + c * m_y
+            v_conics[g, 0] -= _HALF * sums[7]
+            v_conics[g, 1] -= sums[8]
+            v_conics[g, 2] -= _HALF * sums[9]
+            v_opacities[g] += v_opacity
+        else:
+            v_means2d[g, 0] = a * m_x + b * m_y
+            v_means2d[g, 1] = b * m_x + c * m_y
+            v_conics[g, 0] = -_HALF * sums[7]
+            v_conics[g, 1] = -sums[8]
+            v_conics[g, 2] = -_HALF * sums[9]
+            v_opacities[g] = v_opacity
+            if len(absgrads) > 0:
+                absgrads[g, 0] = sums[10] * ln2
+                absgrads[g, 1] = sums[11] * ln2

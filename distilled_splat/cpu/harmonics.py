@@ -1,0 +1,331 @@
+"""View-dependent colour from real spherical harmonics up to degree 4, forward and backward.
+
+The polynomials are those of Sloan, "Efficient Spherical Harmonic Evaluation" (JCGT 2013), in the order and with the signs
+that 3D Gaussian splatting uses. The kernels take LANES Gaussians at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from distilled_splat.cpu.geometry import add_masked, dot, load3, scaled, store3
+from distilled_splat.cpu.simd import LANES, any_lane, gather, lane_numbers, load, maximum, scatter, select, splat, square_root, store, sum_lanes
+from distilled_splat.cpu.threads import parallel_ranges
+
+MAX_DEGREE = 4
+_MAX_BASES = (MAX_DEGREE + 1) ** 2
+_CHUNKS = 32
+"""Parts of a backward pass: a constant, so that sums over Gaussians are the same bits on any number of threads."""
+
+_ZERO, _HALF, _ONE, _TWO, _THREE, _FOUR = (np.float32(i) for i in (0, 0.5, 1, 2, 3, 4))
+_C0 = np.float32(0.28209479177387814)
+_C1 = np.float32(0.4886025119029199)
+_C2A, _C2B, _C2C, _C2D = (
+    np.float32(c) for c in (1.0925484305920792, 0.9461746957575601, 0.31539156525252005, 0.5462742152960396)
+)
+_C3A, _C3B, _C3C, _C3D, _C3E, _C3F = (
+    np.float32(c)
+    for c in (
+        2.2852289973223288,
+        0.4570457994644658,
+        1.445305721320277,
+        1.865881662950577,
+        1.119528997770346,
+        0.5900435899266435,
+    )
+)
+_C4A, _C4B, _C4C, _C4D, _C4E, _C4F, _C4G, _C4H = (
+    np.float32(c)
+    for c in (
+        4.683325804901025,
+        2.007139630671868,
+        3.31161143515146,
+        0.47308734787878,
+        1.770130769779931,
+        1.984313483298443,
+        1.006230589874905,
+        0.6258357354491763,
+    )
+)
+
+
+
+@njit(nogil=True)
+def _directions(means: Any, centre: Any, first: int, count: int) -> Any:
+    """Give the unit vectors from the camera's centre to a block of means, and one over their lengths."""
+    mean = load3(means, first, count)
+    direction = mean[0] - centre[0], mean[1] - centre[1], mean[2] - centre[2]
+    inverse_length = _ONE / square_root(dot(direction, direction))
+    return scaled(direction, inverse_length), inverse_length
+
+
+@njit(nogil=True)
+def _put(array: Any, k: int, value: Any) -> None:
+    store(array, k * LANES, value)
+
+
+@njit(nogil=True)
+def _put3(array: Any, k: int, x: Any, y: Any, z: Any) -> None:
+    store(array, 3 * k * LANES, x)
+    store(array, (3 * k + 1) * LANES, y)
+    store(array, (3 * k + 2) * LANES, z)
+
+
+@njit(nogil=True)
+def _evaluate_bases(direction: Any, degree: int, bases: Any) -> None:
+    """Write the (degree + 1)^2 basis functions at unit directions to the rows of `bases`."""
+    x, y, z = direction
+    _put(bases, 0, splat(_C0))
+    if degree >= 1:
+        _put(bases, 1, y * -_C1)
+        _put(bases, 2, z * _C1)
+        _put(bases, 3, x * -_C1)
+    if degree >= 2:
+        zz, c1, s1 = z * z, x * x - y * y, _TWO * x * y
+        b6 = _C2B * zz - _C2C
+        _put(bases, 4, _C2D * s1)
+        _put(bases, 5, y * z * -_C2A)
+        _put(bases, 6, b6)
+        _put(bases, 7, x * z * -_C2A)
+        _put(bases, 8, _C2D * c1)
+        if degree >= 3:
+            b12 = z * (_C3D * zz - _C3E)
+            c2, s2 = x * c1 - y * s1, x * s1 + y * c1
+            ring = _C3B - _C3A * zz
+            _put(bases, 9, s2 * -_C3F)
+            _put(bases, 10, _C3C * z * s1)
+            _put(bases, 11, ring * y)
+            _put(bases, 12, b12)
+            _put(bases, 13, ring * x)
+            _put(bases, 14, _C3C * z * c1)
+            _put(bases, 15, c2 * -_C3F)
+            if degree >= 4:
+                c3, s3 = x * c2 - y * s2, x * s2 + y * c2
+                ring1, ring2 = z * (_C4B - _C4A * zz), _C4C * zz - _C4D
+                _put(bases, 16, _C4H * s3)
+                _put(bases, 17, z * s2 * -_C4E)
+                _put(bases, 18, ring2 * s1)
+                _put(bases, 19, ring1 * y)
+                _put(bases, 20, _C4F * z * b12 - _C4G * b6)
+                _put(bases, 21, ring1 * x)
+                _put(bases, 22, ring2 * c1)
+                _put(bases, 23, z * c2 * -_C4E)
+                _put(bases, 24, _C4H * c3)
+
+
+@njit(nogil=True)
+def _evaluate_slopes(direction: Any, degree: int, slopes: Any) -> None:
+    """Write the derivatives of the basis functions by x, y and z to the rows of `slopes`.
+
+    The recurrences c and s are the real and imaginary part of (x + i y)^m, whose derivatives are m times those of one
+    power less: dc_m = m (c_{m-1} dx - s_{m-1} dy) and ds_m = m (s_{m-1} dx + c_{m-1} dy).
+    """
+    x, y, z = direction
+    zero = splat(_ZERO)
+    _put3(slopes, 0, zero, zero, zero)
+    if degree >= 1:
+        _put3(slopes, 1, zero, splat(-_C1), zero)
+        _put3(slopes, 2, zero, zero, splat(_C1))
+        _put3(slopes, 3, splat(-_C1), zero, zero)
+    if degree >= 2:
+        zz, c1, s1 = z * z, x * x - y * y, _TWO * x * y
+        x2, y2 = _TWO * _C2D * x, _TWO * _C2D * y
+        b6_z = _TWO * _C2B * z
+        _put3(slopes, 4, y2, x2, zero)
+        _put3(slopes, 5, zero, z * -_C2A, y * -_C2A)
+        _put3(slopes, 6, zero, zero, b6_z)
+        _put3(slopes, 7, z * -_C2A, zero, x * -_C2A)
+        _put3(slopes, 8, x2, _ZERO - y2, zero)
+        if degree >= 3:
+            ring, ring_z = _C3B - _C3A * zz, -_TWO * _C3A * z
+            c1_f, s1_f = _THREE * _C3F * c1, _THREE * _C3F * s1
+            x2, y2 = _TWO * _C3C * x * z, _TWO * _C3C * y * z
+            b12, b12_z = z * (_C3D * zz - _C3E), _THREE * _C3D * zz - _C3E
+            _put3(slopes, 9, _ZERO - s1_f, _ZERO - c1_f, zero)
+            _put3(slopes, 10, y2, x2, _C3C * s1)
+            _put3(slopes, 11, zero, ring, ring_z * y)
+            _put3(slopes, 12, zero, zero, b12_z)
+            _put3(slopes, 13, ring, zero, ring_z * x)
+            _put3(slopes, 14, x2, _ZERO - y2, _C3C * c1)
+            _put3(slopes, 15, _ZERO - c1_f, s1_f, zero)
+            if degree >= 4:
+                c2, s2 = x * c1 - y * s1, x * s1 + y * c1
+                ring1, ring1_z = z * (_C4B - _C4A * zz), _C4B - _THREE * _C4A * zz
+                ring2, ring2_z = _C4C * zz - _C4D, _TWO * _C4C * z
+                c2_f, s2_f = _FOUR * _C4H * c2, _FOUR * _C4H * s2
+                c1_f, s1_f = -_THREE * _C4E * z * c1, -_THREE * _C4E * z * s1
+                _put3(slopes, 16, s2_f, c2_f, zero)
+                _put3(slopes, 17, s1_f, c1_f, s2 * -_C4E)
+                _put3(slopes, 18, _TWO * ring2 * y, _TWO * ring2 * x, ring2_z * s1)
+                _put3(slopes, 19, zero, ring1, ring1_z * y)
+                _put3(slopes, 20, zero, zero, _C4F * (b12 + z * b12_z) - _C4G * b6_z)
+                _put3(slopes, 21, ring1, zero, ring1_z * x)
+                _put3(slopes, 22, _TWO * ring2 * x, _ZERO - _TWO * ring2 * y, ring2_z * c1)
+                _put3(slopes, 23, c1_f, _ZERO - s1_f, c2 * -_C4E)
+                _put3(slopes, 24, c2_f, _ZERO - s2_f, zero)
+
+
+@njit(nogil=True, cache=True)
+def _shade_kernel(
+    start: int, stop: int, means: Any, centre: Any, coefficients: Any, degree: int, radii: Any, colors: Any
+) -> None:
+    """Evaluate the colours of blocks of LANES Gaussians seen from one camera."""
+    bases = np.empty(_MAX_BASES * LANES, np.float32)
+    zero = splat(_ZERO)
+    stride = 3 * coefficients.shape[1]
+    for block in range(start, stop):
+        first = block * LANES
+        count = min(LANES, means.shape[0] - first)
+        visible = gather(radii, first, 1, count) > _ZERO
+        red, green, blue = zero, zero, zero
+        if any_lane(visible):
+            direction, _ = _directions(means, centre, first, count)
+            _evaluate_bases(direction, degree, bases)
+            red, green, blue = splat(_HALF), splat(_HALF), splat(_HALF)
+            for k in range((degree + 1) * (degree + 1)):
+                at = stride * first + 3 * k
+                basis = load(bases, k * LANES)
+                red = red + basis * gather(coefficients, at, stride, count)
+                green = green + basis * gather(coefficients, at + 1, stride, count)
+                blue = blue + basis * gather(coefficients, at + 2, stride, count)
+        color = maximum(_ZERO, red), maximum(_ZERO, green), maximum(_ZERO, blue)
+        store3(colors, first, count, color, visible, False)
+
+
+@njit(nogil=True, cache=True)
+def _shade_backward_kernel(
+    start: int,
+    stop: int,
+    means: Any,
+    centre: Any,
+    coefficients: Any,
+    degree: int,
+    radii: Any,
+    colors: Any,
+    v_colors: Any,
+    accumulate: bool,
+    accumulate_coefficients: bool,
+    v_means: Any,
+    v_coefficients: Any,
+    v_centres: Any,
+) -> None:
+    """Pull one camera's colour gradients back, for the parts `start` to `stop` of _CHUNKS.
+
+    Gradients are written, or added when `accumulate`; each part sums that of the camera's centre into its row.
+    """
+    num_gaussians, num_bases = means.shape[0], coefficients.shape[1]
+    num_blocks = (num_gaussians + LANES - 1) // LANES
+    active = (degree + 1) * (degree + 1)
+    bases = np.empty(_MAX_BASES * LANES, np.float32)
+    slopes = np.empty(3 * _MAX_BASES * LANES, np.float32)
+    zero = splat(_ZERO)
+    stride = 3 * num_bases
+    for part in range(start, stop):
+        total = (zero, zero, zero)
+        for block in range(num_blocks * part // _CHUNKS, num_blocks * (part + 1) // _CHUNKS):
+            first = block * LANES
+            count = min(LANES, num_gaussians - first)
+            visible = gather(radii, first, 1, count) > _ZERO
+            v_x, v_y, v_z = zero, zero, zero
+            if any_lane(visible):
+                direction, inverse_length = _directions(means, centre, first, count)
+                _evaluate_bases(direction, degree, bases)
+                _evaluate_slopes(direction, degree, slopes)
+                color, v_color = load3(colors, first, count), load3(v_colors, first, count)
+                red = select(visible & (color[0] > _ZERO), v_color[0], _ZERO)
+                green = select(visible & (color[1] > _ZERO), v_color[1], _ZERO)
+                blue = select(visible & (color[2] > _ZERO), v_color[2], _ZERO)
+                for k in range(active):
+                    at = stride * first + 3 * k
+                    basis = load(bases, k * LANES)
+                    weight = red * gather(coefficients, at, stride, count)
+                    weight = weight + green * gather(coefficients, at + 1, stride, count)
+                    weight = weight + blue * gather(coefficients, at + 2, stride, count)
+                    v_x = v_x + weight * load(slopes, 3 * k * LANES)
+                    v_y = v_y + weight * load(slopes, (3 * k + 1) * LANES)
+                    v_z = v_z + weight * load(slopes, (3 * k + 2) * LANES)
+                    _store_coefficient(v_coefficients, at, stride, count, basis, (red, green, blue), accumulate_coefficients)
+                along = v_x * direction[0] + v_y * direction[1] + v_z * direction[2]
+                v_x = (v_x - along * direction[0]) * inverse_length
+                v_y = (v_y - along * direction[1]) * inverse_length
+                v_z = (v_z - along * direction[2]) * inverse_length
+                counted = visible & (lane_numbers() < count)
+                total = add_masked(total, counted, (v_x, v_y, v_z))
+            if not accumulate_coefficients:
+                kept = active if any_lane(visible) else 0
+                for i in range(first, first + count):
+                    for k in range(kept, num_bases):
+                        v_coefficients[i, k, 0] = _ZERO
+                        v_coefficients[i, k, 1] = _ZERO
+                        v_coefficients[i, k, 2] = _ZERO
+            store3(v_means, first, count, (v_x, v_y, v_z), visible, accumulate)
+        for column in range(3):
+            v_centres[part, column] = -sum_lanes(total[column])
+
+
+@njit(nogil=True)
+def _store_coefficient(
+    v_coefficients: Any, at: int, stride: int, count: int, basis: Any, v_color: Any, accumulate: bool
+) -> None:
+    for channel in range(3):
+        value = basis * v_color[channel]
+        if accumulate:
+            value = value + gather(v_coefficients, at + channel, stride, count)
+        scatter(v_coefficients, at + channel, stride, count, value)
+
+
+class _Shade(torch.autograd.Function):
+    """See `shade`."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, means: Tensor, centres: Tensor, coefficients: Tensor, degree: int, radii: Tensor
+    ) -> Tensor:
+        num_cameras, num_gaussians = radii.shape
+        colors = means.new_empty(num_cameras, num_gaussians, 3)
+        num_blocks = (num_gaussians + LANES - 1) // LANES
+        m, cs, sh, r, out = (x.detach().numpy() for x in (means, centres, coefficients, radii, colors))
+        for c in range(num_cameras):
+            parallel_ranges(_shade_kernel, num_blocks, m, cs[c], _of_camera(sh, c), degree, r[c], out[c])
+        ctx.save_for_backward(means, centres, coefficients, radii, colors)
+        ctx.degree = degree
+        return colors
+
+    @staticmethod
+    def backward(ctx: Any, v_colors: Tensor):
+        means, centres, coefficients, radii, colors = ctx.saved_tensors
+        v_means, v_coefficients = torch.empty_like(means), torch.empty_like(coefficients)
+        v_centres = np.empty((len(radii), _CHUNKS, 3), np.float32)
+        m, cs, sh, r, out = (x.detach().numpy() for x in (means, centres, coefficients, radii, colors))
+        v_m, v_sh, v_out = v_means.numpy(), v_coefficients.numpy(), v_colors.contiguous().numpy()
+        per_camera = sh.ndim == 4
+        for c in range(len(r)):
+            inputs = (m, cs[c], _of_camera(sh, c), ctx.degree, r[c], out[c], v_out[c])
+            outputs = (v_m, _of_camera(v_sh, c), v_centres[c])
+            parallel_ranges(_shade_backward_kernel, _CHUNKS, *inputs, c > 0, c > 0 and not per_camera, *outputs)
+        return v_means, torch.from_numpy(v_centres.sum(axis=1)), v_coefficients, None, None
+
+
+def _of_camera(coefficients: np.ndarray, camera: int) -> np.ndarray:
+    return coefficients[camera] if coefficients.ndim == 4 else coefficients
+
+
+def shade(means: Tensor, centres: Tensor, coefficients: Tensor, degree: int, radii: Tensor) -> Tensor:
+    """Evaluate the colours of the visible Gaussians from each camera, differentiably.
+
+    Args:
+        means: Centres in world space [N, 3].
+        centres: Camera centres in world space [C, 3].
+        coefficients: Spherical-harmonics coefficients [N, K, 3], or for each camera its own [C, N, K, 3].
+        degree: Degree to evaluate, at most 4; (degree + 1)^2 <= K.
+        radii: Image-plane radii, 0 where a Gaussian is not visible [C, N].
+
+    Returns:
+        max(0, 0.5 + sum of coefficient times basis) [C, N, 3]; 0 where not visible.
+    """
+    return _Shade.apply(means, centres, coefficients, degree, radii)  # type: ignore[return-value]
