@@ -216,6 +216,7 @@ def _sweep_strip(left, right, rendered, target, with_gradient, gradient):
             if top + r < map_height:
                 _blur_down(sums, diffs, offset, input_values, blurred)
                 _compare(blurred, map_values, maps, padding, losses)
+                # 1 - SSIM is negative by rounding alone, so absolutes are as good as the values.
                 loss += _sum_of_absolutes(losses, owned, map_values - owned)
                 if with_gradient:
                     _spread_across(maps, owned_values, halves, _CARRIED + offset)
