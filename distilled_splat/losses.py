@@ -9,17 +9,21 @@ from pytorch_msssim import ssim as pytorch_ssim
 from torch import Tensor
 
 
+SSIM_WINDOW = 11
+
+
 def l1_and_ssim(rendered: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean absolute difference and the mean SSIM of two images.
 
     SSIM is that of 3DGS and splatfacto: an 11x11 Gaussian window of sigma 1.5, valid positions only. On the CPU both
-    come from one fused kernel, elsewhere from pytorch_msssim.
+    come from one fused kernel, elsewhere (and for images that the window does not fit into) from pytorch_msssim.
 
     Args:
         rendered: image that gradients flow into, [H, W, 3], in [0, 1].
         target: image to compare with, [H, W, 3].
     """
-    if rendered.device.type == "cpu" and rendered.dtype == torch.float32:
+    fits = min(rendered.shape[:2]) >= SSIM_WINDOW
+    if fits and rendered.device.type == "cpu" and rendered.dtype == torch.float32:
         from distilled_splat.cpu.ssim import l1_and_ssim as fused
 
         return fused(rendered, target)
