@@ -258,22 +258,30 @@ def _count_strips(width: int) -> int:
     return max(1, min(strips, width // _MIN_COLUMNS))
 
 
+def _measure(rendered: Tensor, target: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return L1, SSIM and the gradient of the summed SSIM (empty without ``with_gradient``)."""
+    width = rendered.shape[1]
+    ssim_gradient = torch.empty_like(rendered if with_gradient else rendered[:0])
+    strips = _count_strips(width)
+    totals = np.empty((strips, 2))
+    x, y, gradient = (image.detach().flatten(1).numpy() for image in (rendered, target, ssim_gradient))
+    parallel_ranges(_sweep_strips, strips, x, y, strips, with_gradient, gradient, totals, chunks=strips)
+    difference, loss = totals.sum(axis=0)
+    l1 = rendered.new_tensor(difference / rendered.numel())
+    return l1, rendered.new_tensor(1 - loss / _count_map_values(rendered)), ssim_gradient
+
+
+def _count_map_values(image: Tensor) -> int:
+    height, width, channels = image.shape
+    return (height - _HALO) * (width - _HALO) * channels
+
+
 class _L1AndSSIM(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rendered: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        height, width, channels = rendered.shape
-        with_gradient = ctx.needs_input_grad[0]
-        ssim_gradient = torch.empty_like(rendered if with_gradient else rendered[:0])
-        strips = _count_strips(width)
-        totals = np.empty((strips, 2))
-        x, y, gradient = (image.detach().flatten(1).numpy() for image in (rendered, target, ssim_gradient))
-        parallel_ranges(_sweep_strips, strips, x, y, strips, with_gradient, gradient, totals, chunks=strips)
-        difference, loss = totals.sum(axis=0)
-        ctx.count = height * width * channels
-        ctx.map_count = (height - _HALO) * (width - _HALO) * channels
-        if with_gradient:
-            ctx.save_for_backward(rendered, target, ssim_gradient)
-        return rendered.new_tensor(difference / ctx.count), rendered.new_tensor(1 - loss / ctx.map_count)
+        l1, ssim, ssim_gradient = _measure(rendered, target, with_gradient=True)
+        ctx.save_for_backward(rendered, target, ssim_gradient)
+        return l1, ssim
 
     @staticmethod
     @once_differentiable
@@ -281,9 +289,9 @@ class _L1AndSSIM(torch.autograd.Function):
         rendered, target, ssim_gradient = ctx.saved_tensors
         gradient = torch.empty_like(rendered)
         x, y, g, out = (i.detach().view(-1).numpy() for i in (rendered, target, ssim_gradient, gradient))
-        l1_scale = np.float32(v_l1.item() / ctx.count)
-        ssim_scale = np.float32(v_ssim.item() / ctx.map_count)
-        parallel_ranges(_combine_gradients, ctx.count, x, y, g, l1_scale, ssim_scale, out)
+        l1_scale = np.float32(v_l1.item() / rendered.numel())
+        ssim_scale = np.float32(v_ssim.item() / _count_map_values(rendered))
+        parallel_ranges(_combine_gradients, rendered.numel(), x, y, g, l1_scale, ssim_scale, out)
         return gradient, None
 
 
@@ -315,4 +323,8 @@ def l1_and_ssim(rendered: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"rendered is {shape}; give [H, W, 3] with H and W at least {WINDOW_SIZE}.")
     if target.requires_grad:
         raise ValueError("target requires a gradient, which only rendered can have; detach the target.")
-    return _L1AndSSIM.apply(rendered.contiguous(), target.contiguous())
+    rendered, target = rendered.contiguous(), target.contiguous()
+    if torch.is_grad_enabled() and rendered.requires_grad:
+        return _L1AndSSIM.apply(rendered, target)
+    l1, ssim, _ = _measure(rendered, target, with_gradient=False)
+    return l1, ssim
