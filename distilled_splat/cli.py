@@ -38,7 +38,7 @@ class Compare:
         if self.json is not None:
             write_rows(comparison.rows, self.json)
         if self.picture is not None:
-            from distilled_splat.demo.picture import student_picture
+            from distilled_splat.picture import student_picture
 
             student_picture(comparison, self.picture)
 

@@ -9,7 +9,7 @@ from PIL import Image
 from plyfile import PlyData
 
 from distilled_splat.demo import textures, tracer
-from distilled_splat.demo.picture import comparison_picture, error_map
+from distilled_splat.picture import comparison_picture, error_map
 from distilled_splat.demo.scene import make_scene, still_life
 from distilled_splat.demo.tracer import first_hits, trace_image
 

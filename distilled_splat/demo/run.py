@@ -54,7 +54,7 @@ def run_demo(output: Path, iterations: int) -> None:
     nerfstudio("exporter", "gaussian-splat", "--load-config", str(config), "--output-dir", str(output))
 
     from distilled_splat.compare import compare, print_table, write_rows
-    from distilled_splat.demo.picture import student_picture
+    from distilled_splat.picture import student_picture
 
     comparison = compare(config)
     write_rows(comparison.rows, output / "comparison.json")

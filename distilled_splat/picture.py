@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+if TYPE_CHECKING:
+    from distilled_splat.compare import Comparison
 
 _GAP = 4
 _PAPER, _INK = (255, 255, 255), (30, 30, 30)
@@ -63,3 +67,23 @@ def comparison_picture(columns: list[tuple[str, np.ndarray]], path: Path) -> Non
     unfinished = path.with_name(f".{path.name}.part{path.suffix}")
     sheet.save(unfinished)
     unfinished.replace(path)
+
+
+def student_picture(comparison: Comparison, path: Path, views: int = 3) -> None:
+    """Write photo, first teacher, student and the student's error for a few held-out views.
+
+    Args:
+        comparison: what `compare` measured.
+        path: file to write; its ending says the format.
+        views: rows at most, spread over the held-out views.
+    """
+    step = max(len(comparison.pictures) // views, 1)
+    chosen = comparison.pictures[::step][:views]
+    names = [name for name in chosen[0] if name.endswith("teacher")][:1] + ["student"]
+    counts = {row.name: row.gaussians for row in comparison.rows}
+    columns = [("photo", np.stack([view["photo"].cpu().numpy() for view in chosen]))]
+    for name in names:
+        images = np.stack([view[name].cpu().numpy() for view in chosen])
+        columns.append((f"{name}, {counts[name]:,} Gaussians", images))
+    columns.append(("student's error x 4", error_map(columns[-1][1], columns[0][1])))
+    comparison_picture(columns, path)
