@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distilled_splat.cpu import buffers
 from distilled_splat.cpu.blend_kernels import SUMS, blend_backward_kernel, blend_kernel, gather_kernel
 from distilled_splat.cpu.projection import Projection
 from distilled_splat.cpu.threads import num_threads, parallel_ranges
@@ -42,11 +43,11 @@ class _Blend(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         num_cameras, num_gaussians, num_colors = colors.shape
         num_channels = num_colors + with_depth
-        image = means2d.new_empty(num_cameras, height, width, num_channels)
-        alphas = means2d.new_empty(num_cameras, height, width, 1)
+        image = buffers.empty_tensor((num_cameras, height, width, num_channels))
+        alphas = buffers.empty_tensor((num_cameras, height, width, 1))
         tiles_per_gaussian = torch.empty(num_cameras, num_gaussians, dtype=torch.int32)
         kept = (num_cameras, height, width) if keeps else (num_cameras, 0, 0)
-        transmittances, stops = np.empty(kept, np.float32), np.empty(kept, np.int32)
+        transmittances, stops = buffers.empty(kept), buffers.empty(kept, np.int32)
         background = _channels_of(backgrounds, num_cameras, num_channels)
         tensors = (means2d, conics, opacities, radii, colors, depths)
         projected = [x.detach().numpy() for x in tensors]
@@ -87,17 +88,15 @@ class _Blend(torch.autograd.Function):
         means2d, conics, opacities, _, colors, depths = tensors
         num_cameras, num_gaussians, num_colors = colors.shape
         num_channels = num_colors + ctx.with_depth
-        gradients = [torch.empty_like(x) for x in (means2d, conics, opacities, colors, depths)]
-        absgrads = torch.empty_like(means2d) if ctx.absgrad else None
+        gradients = [buffers.empty_tensor(x.shape) for x in (means2d, conics, opacities, colors, depths)]
+        absgrads = buffers.empty_tensor(means2d.shape) if ctx.absgrad else None
         background = _channels_of(backgrounds, num_cameras, num_channels)
         projected = [x.detach().numpy() for x in tensors]
         v_image, v_alphas = v_image.contiguous(), v_alphas.contiguous()
         for c, tiles in enumerate(ctx.lists):
             of_camera = [x[c] for x in projected]
             v_of_camera = [x[c].numpy() for x in gradients]
-            slots = np.empty((tiles.num_slots + 1, SUMS), np.float32)
-            ranks = np.full(num_gaussians, -1, np.int32)
-            ranks[tiles.order] = np.arange(len(tiles.order), dtype=np.int32)
+            slots = buffers.empty((len(tiles.pairs), SUMS))
             for first in range(0, max(num_channels, 1), CHANNELS):
                 _pack_channels(tiles, of_camera, ctx.with_depth, first)
                 _on_all_threads(
@@ -120,9 +119,9 @@ class _Blend(torch.autograd.Function):
                 parallel_ranges(
                     gather_kernel,
                     num_gaussians,
-                    ranks,
-                    tiles.slot_first,
-                    tiles.slot_count,
+                    tiles.entry_first,
+                    tiles.entry_count,
+                    tiles.entry_pairs,
                     slots,
                     of_camera[1],
                     of_camera[2],
@@ -151,8 +150,8 @@ def _pack_channels(tiles: TileLists, of_camera: list[np.ndarray], with_depth: bo
     """Put channels from `first` on into the records, unless they hold them already."""
     num_channels = of_camera[4].shape[1] + with_depth
     if num_channels > CHANNELS:
-        args = (tiles.order, of_camera[4], of_camera[5], with_depth, first, tiles.records)
-        parallel_ranges(pack_channels_kernel, len(tiles.order), *args)
+        args = (of_camera[4], of_camera[5], with_depth, first, tiles.records)
+        parallel_ranges(pack_channels_kernel, len(tiles.records), *args)
 
 
 def blend(

@@ -33,7 +33,8 @@ from distilled_splat.cpu.simd import (
 )
 from distilled_splat.cpu.tiles import CHANNEL, CUTOFF, RECORD, ROW_BITS, SLABS, TILE
 
-PIXELS = TILE * TILE
+PIXELS = TILE * TILE + 16
+"""Floats from one plane to the next: a little more than a tile, so that no two planes are 4096 bytes apart."""
 SUMS = 16
 """Floats in a slot, one cache line: the four channels' gradients, then moments of dL/d(ln alpha) over the pixels:
 1, dx, dy, dx^2, dx dy, dy^2, and the sums of absolute gradients by dx and by dy in units of log2 e."""
@@ -216,7 +217,7 @@ def blend_backward_kernel(
                 last[pixel] = stops[y, x]
                 furthest = max(furthest, stops[y, x])
         for pair in range(furthest, end):
-            slots[pairs[pair, 2]] = _ZERO
+            slots[pair] = _ZERO
         _blend_tile_backward(records, pairs, first, furthest, left, top, planes > 3, absgrad, state, last, slots)
 
 
@@ -292,16 +293,22 @@ def _blend_tile_backward(
             m_x, m_xy = m_x + slab_m * dx, m_xy + slab_y * dx
             m_xx = m_xx + slab_m * (dx * dx)
         sums = (v_c0, v_c1, v_c2, v_c3, m, m_x, m_y, m_xx, m_xy, m_yy, abs_x, abs_y)
-        store_sums(slots, SUMS * pairs[pair, 2], sums)
+        store_sums(slots, SUMS * pair, sums)
+
+
+@njit(nogil=True)
+def _prefetch_slots(g: int, entry_first: Any, entry_count: Any, entry_pairs: Any, slots: Any) -> None:
+    for entry in range(entry_first[g], entry_first[g] + entry_count[g]):
+        prefetch(slots, SUMS * entry_pairs[entry])
 
 
 @njit(nogil=True, cache=True)
 def gather_kernel(
     start: int,
     stop: int,
-    ranks: Any,
-    slot_first: Any,
-    slot_count: Any,
+    entry_first: Any,
+    entry_count: Any,
+    entry_pairs: Any,
     slots: Any,
     conics: Any,
     opacities: Any,
@@ -319,12 +326,14 @@ def gather_kernel(
     ln2 = np.float32(np.log(2.0))
     sums = np.empty(SUMS, np.float32)
     for g in range(start, stop):
-        rank = ranks[g]
-        sums[:] = _ZERO
-        if rank >= 0:
-            for slot in range(slot_first[rank], slot_first[rank] + slot_count[rank]):
-                for k in range(12):
-                    sums[k] += slots[slot, k]
+        _prefetch_slots(min(g + _AHEAD, stop - 1), entry_first, entry_count, entry_pairs, slots)
+        prefetch(entry_pairs, entry_first[min(g + 2 * _AHEAD, stop - 1)])
+        count = entry_count[g]
+        for k in range(0, SUMS, LANES):
+            total = splat(_ZERO)
+            for entry in range(entry_first[g], entry_first[g] + count):
+                total = total + load(slots, SUMS * entry_pairs[entry] + k)
+            store(sums, k, total)
         for k in range(4):
             channel = first_channel + k
             if channel < num_colors:
@@ -333,7 +342,7 @@ def gather_kernel(
                 v_depths[g] = sums[k]
         a, b, c = conics[g, 0], conics[g, 1], conics[g, 2]
         m, m_x, m_y = sums[4], sums[5], sums[6]
-        v_opacity = m / opacities[g] if rank >= 0 else _ZERO
+        v_opacity = m / opacities[g] if count > 0 else _ZERO
         if first_channel > 0:
             v_means2d[g, 0] += a * m_x + b * m_y
             v_means2d[g, 1] += b * m_x + c * m_y

@@ -13,6 +13,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from distilled_splat.cpu import buffers
 from distilled_splat.cpu.geometry import add_masked, dot, load3, scaled, store3
 from distilled_splat.cpu.simd import LANES, any_lane, gather, lane_numbers, load, maximum, scatter, select, splat, square_root, store, sum_lanes
 from distilled_splat.cpu.threads import parallel_ranges
@@ -287,7 +288,7 @@ class _Shade(torch.autograd.Function):
         ctx: Any, means: Tensor, centres: Tensor, coefficients: Tensor, degree: int, radii: Tensor
     ) -> Tensor:
         num_cameras, num_gaussians = radii.shape
-        colors = means.new_empty(num_cameras, num_gaussians, 3)
+        colors = buffers.empty_tensor((num_cameras, num_gaussians, 3))
         num_blocks = (num_gaussians + LANES - 1) // LANES
         m, cs, sh, r, out = (x.detach().numpy() for x in (means, centres, coefficients, radii, colors))
         for c in range(num_cameras):
@@ -299,7 +300,7 @@ class _Shade(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, v_colors: Tensor):
         means, centres, coefficients, radii, colors = ctx.saved_tensors
-        v_means, v_coefficients = torch.empty_like(means), torch.empty_like(coefficients)
+        v_means, v_coefficients = buffers.empty_tensor(means.shape), buffers.empty_tensor(coefficients.shape)
         v_centres = np.empty((len(radii), _CHUNKS, 3), np.float32)
         m, cs, sh, r, out = (x.detach().numpy() for x in (means, centres, coefficients, radii, colors))
         v_m, v_sh, v_out = v_means.numpy(), v_coefficients.numpy(), v_colors.contiguous().numpy()

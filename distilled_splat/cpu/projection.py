@@ -13,6 +13,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from distilled_splat.cpu import buffers
 from distilled_splat.cpu.geometry import (
     add_masked,
     add_view_row,
@@ -263,8 +264,9 @@ class _Project(torch.autograd.Function):
         ctx: Any, means: Tensor, quats: Tensor, scales: Tensor, viewmats: Tensor, cameras: np.ndarray, antialiased: bool
     ) -> tuple[Tensor, ...]:
         num_cameras, num_gaussians = len(cameras), means.shape[0]
-        means2d, depths = means.new_empty(num_cameras, num_gaussians, 2), means.new_empty(num_cameras, num_gaussians)
-        conics = means.new_empty(num_cameras, num_gaussians, 3)
+        size = (num_cameras, num_gaussians)
+        means2d, depths = buffers.empty_tensor((*size, 2)), buffers.empty_tensor(size)
+        conics = buffers.empty_tensor((*size, 3))
         compensations = means.new_empty(num_cameras if antialiased else 0, num_gaussians)
         radii = torch.empty(num_cameras, num_gaussians, dtype=torch.int32)
         num_blocks = (num_gaussians + LANES - 1) // LANES
@@ -281,7 +283,7 @@ class _Project(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, v_means2d: Tensor, v_depths: Tensor, v_conics: Tensor, v_compensations: Tensor, _: Any):
         means, quats, scales, conics, compensations, radii = ctx.saved_tensors
-        v_means, v_quats, v_scales = torch.empty_like(means), torch.empty_like(quats), torch.empty_like(scales)
+        v_means, v_quats, v_scales = (buffers.empty_tensor(x.shape) for x in (means, quats, scales))
         wants_view = ctx.needs_input_grad[3]
         v_viewmats = means.new_zeros(len(ctx.cameras), 4, 4)
         gaussians = [x.detach().numpy() for x in (means, quats, scales)]

@@ -285,6 +285,7 @@ def _define_unary(name: str, doc: str) -> Any:
 
 square_root = _define_unary("sqrt", "Take the square root of every lane.")
 absolute = _define_unary("fabs", "Drop the sign of every lane.")
+log2 = _define_unary("log2", "Take the logarithm in base 2 of every lane.")
 round_up = _define_unary("ceil", "Round every lane up to an integer.")
 
 

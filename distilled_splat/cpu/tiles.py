@@ -12,7 +12,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from distilled_splat.cpu.simd import LANES, float_bits
+from distilled_splat.cpu import buffers
+from distilled_splat.cpu.simd import (
+    LANES,
+    float_bits,
+    gather,
+    log2,
+    maximum,
+    minimum,
+    prefetch,
+    scatter,
+    square_root,
+)
 from distilled_splat.cpu.threads import num_threads, parallel_ranges
 
 TILE = 16
@@ -27,11 +38,14 @@ The exponent of a Gaussian's alpha is L + A dx^2 + B dx dy + C dy^2 in base 2, w
 """
 CHANNEL = 6
 CHANNELS = 4
-_REACH, _DISCRIMINANT, _EXTENT_X, _EXTENT_Y = 10, 11, 12, 13
+_HEIGHT, _NARROWING, _EXTENT_X, _LOWEST_AT, _HALF_INVERSE_C = 10, 11, 12, 13, 14
 
-PAIR = 4
-"""Integers in a pair: record, packed rows, slot; the fourth keeps pairs aligned."""
+PAIR = 2
+"""Integers in a pair: Gaussian, packed rows."""
 
+_AHEAD = 8
+"""Records fetched ahead."""
+_HALF, _ONE, _TWO, _FOUR, _ZERO = (np.float32(i) for i in (0.5, 1, 2, 4, 0))
 _LOG2_E = np.float32(math.log2(math.e))
 CUTOFF = np.float32(-math.log2(255.0))
 """Exponent below which a Gaussian does not touch a pixel: alpha = 1 / 255."""
@@ -44,20 +58,23 @@ _SERIAL = 8192
 
 
 class TileLists(NamedTuple):
-    """The Gaussians of one camera in depth order, and the pairs of each tile."""
+    """One camera's Gaussians, packed, and the pairs of each tile.
+
+    An entry is a pair seen from its Gaussian: the entries of a Gaussian are consecutive.
+    """
 
     order: np.ndarray
-    """Gaussian of each record [M], int32."""
+    """The drawn Gaussians, nearest first [M], int32."""
     records: np.ndarray
-    """[M, RECORD]."""
+    """[N, RECORD]."""
     tiles_per_gaussian: np.ndarray
     """Tiles that each Gaussian's square touches [N], int32."""
-    slot_first: np.ndarray
-    """First slot of each record [M], int32; its slots are consecutive."""
-    slot_count: np.ndarray
-    """Number of slots, which is the number of pairs, of each record [M], int32."""
-    num_slots: int
-    """Upper bound of slot numbers."""
+    entry_first: np.ndarray
+    """First entry of each Gaussian [N], int32."""
+    entry_count: np.ndarray
+    """Number of entries of each Gaussian [N], int32."""
+    entry_pairs: np.ndarray
+    """The pair of each entry, int32."""
     pairs: np.ndarray
     """Pairs of all tiles, tile by tile in depth order [P, PAIR], int32."""
     tile_starts: np.ndarray
@@ -181,41 +198,64 @@ def _clip_up(value: Any, low: int, high: int) -> int:
     return clipped + 1 if clipped < high and clipped < value else clipped
 
 
-@njit(nogil=True)
-def _put_channels(record: Any, colors: Any, depths: Any, with_depth: bool, g: int, first_channel: int) -> None:
-    num_colors = colors.shape[1]
-    for k in range(CHANNELS):
-        channel = first_channel + k
-        value = np.float32(0)
-        if channel < num_colors:
-            value = colors[g, channel]
-        elif channel == num_colors and with_depth:
-            value = depths[g]
-        record[CHANNEL + k] = value
-
-
 @njit(nogil=True, cache=True)
 def pack_channels_kernel(
-    start: int, stop: int, order: Any, colors: Any, depths: Any, with_depth: bool, first_channel: int, records: Any
+    start: int, stop: int, colors: Any, depths: Any, with_depth: bool, first_channel: int, records: Any
 ) -> None:
     """Put the next CHANNELS channels into the records."""
-    for i in range(start, stop):
-        _put_channels(records[i], colors, depths, with_depth, order[i], first_channel)
+    num_colors = colors.shape[1]
+    for g in range(start, stop):
+        for k in range(CHANNELS):
+            channel = first_channel + k
+            value = _ZERO
+            if channel < num_colors:
+                value = colors[g, channel]
+            elif channel == num_colors and with_depth:
+                value = depths[g]
+            records[g, CHANNEL + k] = value
 
 
 @njit(nogil=True, cache=True)
 def _pack_kernel(
+    start: int, stop: int, means2d: Any, conics: Any, opacities: Any, records: Any
+) -> None:
+    """Write all of the records but the channels, for blocks of LANES Gaussians; what is not drawn gets anything."""
+    for block in range(start, stop):
+        first = block * LANES
+        count = min(LANES, means2d.shape[0] - first)
+        at = RECORD * first
+        a = gather(conics, 3 * first, 3, count) * (_HALF * _LOG2_E)
+        b = gather(conics, 3 * first + 1, 3, count) * _LOG2_E
+        c = gather(conics, 3 * first + 2, 3, count) * (_HALF * _LOG2_E)
+        # Rounding can turn a needle's conic into a hyperbola, which would be seen far from the needle.
+        steepest = square_root(a) * square_root(c) * np.float32(2 - 2e-6)
+        b = minimum(maximum(b, _ZERO - steepest), steepest)
+        level = log2(gather(opacities, first, 1, count))
+        reach = maximum(level - CUTOFF, _ZERO) * np.float32(1 + 1e-5) + np.float32(1e-5)
+        # 4 a c - b^2, factored because the two nearly cancel for a needle.
+        spread = _TWO * square_root(a) * square_root(c)
+        narrowing = (spread - b) * (spread + b)
+        extent_x, extent_y = square_root(_FOUR * c * reach / narrowing), square_root(_FOUR * a * reach / narrowing)
+        scatter(records, at, RECORD, count, gather(means2d, 2 * first, 2, count))
+        scatter(records, at + 1, RECORD, count, gather(means2d, 2 * first + 1, 2, count))
+        scatter(records, at + 2, RECORD, count, _ZERO - a)
+        scatter(records, at + 3, RECORD, count, _ZERO - b)
+        scatter(records, at + 4, RECORD, count, _ZERO - c)
+        scatter(records, at + 5, RECORD, count, level)
+        scatter(records, at + _HEIGHT, RECORD, count, _FOUR * c * reach)
+        scatter(records, at + _NARROWING, RECORD, count, narrowing)
+        scatter(records, at + _EXTENT_X, RECORD, count, extent_x)
+        scatter(records, at + _LOWEST_AT, RECORD, count, _ZERO - b * extent_y * (_HALF / a))
+        scatter(records, at + _HALF_INVERSE_C, RECORD, count, _HALF / c)
+
+
+@njit(nogil=True, cache=True)
+def _box_kernel(
     start: int,
     stop: int,
     bounds: Any,
     order: Any,
-    means2d: Any,
-    conics: Any,
-    opacities: Any,
     radii: Any,
-    colors: Any,
-    depths: Any,
-    with_depth: bool,
     width: int,
     height: int,
     records: Any,
@@ -223,38 +263,21 @@ def _pack_kernel(
     tiles_per_gaussian: Any,
     most_pairs: Any,
 ) -> None:
-    """Write records in depth order, the box of tiles of each (left, right, top, bottom), and each part's tile count."""
+    """Find the box of tiles (left, right, top, bottom) of each drawn Gaussian, and each part's number of tiles."""
     tiles_x, tiles_y = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
-    half, two, tile = np.float32(0.5), np.float32(2), np.float32(TILE)
+    tile = np.float32(TILE)
     for part in range(start, stop):
         total = 0
         for i in range(bounds[part], bounds[part + 1]):
             g = order[i]
-            record, box = records[i], boxes[i]
-            x, y, radius = means2d[g, 0], means2d[g, 1], np.float32(radii[g])
-            a = half * conics[g, 0] * _LOG2_E
-            b = conics[g, 1] * _LOG2_E
-            c = half * conics[g, 2] * _LOG2_E
-            # Rounding can turn a needle's conic into a hyperbola, which would be seen far from the needle.
-            steepest = two * np.float32(math.sqrt(a)) * np.float32(math.sqrt(c)) * np.float32(1 - 1e-6)
-            b = min(max(b, -steepest), steepest)
-            level = np.float32(math.log2(opacities[g]))
-            record[0], record[1], record[2], record[3], record[4], record[5] = x, y, -a, -b, -c, level
-            _put_channels(record, colors, depths, with_depth, g, 0)
-            reach = max(level - CUTOFF, np.float32(0)) * np.float32(1 + 1e-5) + np.float32(1e-5)
-            discriminant = np.float32(4.0 * np.float64(a) * np.float64(c) - np.float64(b) * np.float64(b))
-            extent_x = np.float32(math.sqrt(np.float32(4) * c * reach / discriminant))
-            extent_y = np.float32(math.sqrt(np.float32(4) * a * reach / discriminant))
-            record[_REACH], record[_DISCRIMINANT] = reach, discriminant
-            record[_EXTENT_X], record[_EXTENT_Y] = extent_x, extent_y
+            x, y, radius, box = records[g, 0], records[g, 1], np.float32(radii[g]), boxes[i]
             left, right = _clip((x - radius) / tile, 0, tiles_x), _clip_up((x + radius) / tile, 0, tiles_x)
             top, bottom = _clip((y - radius) / tile, 0, tiles_y), _clip_up((y + radius) / tile, 0, tiles_y)
             tiles_per_gaussian[g] = (right - left) * (bottom - top)
-            near_x, near_y = extent_x + _MARGIN, extent_y + _MARGIN
-            box[0] = max(left, _clip((x - near_x) / tile, 0, tiles_x))
-            box[1] = min(right, _clip((x + near_x) / tile + np.float32(1), 0, tiles_x))
-            box[2] = max(top, _clip((y - near_y) / tile, 0, tiles_y))
-            box[3] = min(bottom, _clip((y + near_y) / tile + np.float32(1), 0, tiles_y))
+            reach = records[g, _EXTENT_X] + _MARGIN
+            box[0] = max(left, _clip((x - reach) / tile, 0, tiles_x))
+            box[1] = min(right, _clip_up((x + reach) / tile, 0, tiles_x))
+            box[2], box[3] = top, bottom
             total += max(box[1] - box[0], 0) * max(box[3] - box[2], 0)
         most_pairs[part] = total
 
@@ -265,27 +288,18 @@ def _crossed_rows(record: Any, left: int, row_first: int, row_stop: int) -> tupl
 
     The upper arc of an ellipse is concave, so over the columns it is highest at the column nearest to its top.
     """
-    x, y = record[0], record[1]
-    a, b, c = -record[2], -record[3], -record[4]
-    reach, discriminant, extent_x, extent_y = (
-        record[_REACH],
-        record[_DISCRIMINANT],
-        record[_EXTENT_X],
-        record[_EXTENT_Y],
-    )
-    low = np.float32(left) + np.float32(0.5) - x
+    x, y, b = record[0], record[1], -record[3]
+    height, narrowing, inverse = record[_HEIGHT], record[_NARROWING], record[_HALF_INVERSE_C]
+    extent_x, lowest_at = record[_EXTENT_X], record[_LOWEST_AT]
+    low = np.float32(left) + _HALF - x
     high = low + np.float32(LANES - 1)
     if low > extent_x + _MARGIN or high < -extent_x - _MARGIN:
         return 0, 0
     low, high = min(max(low, -extent_x), extent_x), min(max(high, -extent_x), extent_x)
-    bottom_at = -b * extent_y / (np.float32(2) * a)
-    inverse = np.float32(0.5) / c
-    dx = min(max(bottom_at, low), high)
-    root = math.sqrt(max(np.float32(4) * c * reach - discriminant * dx * dx, np.float32(0)))
-    lowest = y + (root - b * dx) * inverse + _MARGIN
-    dx = min(max(-bottom_at, low), high)
-    root = math.sqrt(max(np.float32(4) * c * reach - discriminant * dx * dx, np.float32(0)))
-    highest = y - (root + b * dx) * inverse - _MARGIN
+    dx = min(max(lowest_at, low), high)
+    lowest = y + (math.sqrt(max(height - narrowing * dx * dx, _ZERO)) - b * dx) * inverse + _MARGIN
+    dx = min(max(-lowest_at, low), high)
+    highest = y - (math.sqrt(max(height - narrowing * dx * dx, _ZERO)) + b * dx) * inverse - _MARGIN
     first = _clip(highest + np.float32(0.5), row_first, row_stop)
     stop = _clip(lowest + np.float32(0.5), row_first, row_stop)
     return first, stop
@@ -296,15 +310,16 @@ def _find_pairs_kernel(
     start: int,
     stop: int,
     bounds: Any,
+    order: Any,
     width: int,
     height: int,
     records: Any,
     boxes: Any,
-    slot_firsts: Any,
-    slot_first: Any,
-    slot_count: Any,
-    pair_tiles: Any,
-    pair_rows: Any,
+    entry_firsts: Any,
+    entry_first: Any,
+    entry_count: Any,
+    entry_tiles: Any,
+    entry_rows: Any,
     counts: Any,
 ) -> None:
     """Write tile and packed rows of every pair, Gaussian by Gaussian, and count each part's pairs per tile."""
@@ -313,15 +328,17 @@ def _find_pairs_kernel(
     for part in range(start, stop):
         tile_counts = counts[part]
         tile_counts[:] = 0
-        slot = slot_firsts[part]
+        entry = entry_firsts[part]
         for i in range(bounds[part], bounds[part + 1]):
-            slot_first[i] = slot
-            box = boxes[i]
+            prefetch(records, RECORD * order[min(i + _AHEAD, len(order) - 1)])
+            g = order[i]
+            entry_first[g] = entry
+            record, box = records[g], boxes[i]
             row_first, row_stop = box[2] * TILE, min(box[3] * TILE, height)
             for tile_x in range(box[0], box[1]):
                 first, last = row_stop, row_first
                 for slab in range(SLABS):
-                    rows = _crossed_rows(records[i], tile_x * TILE + slab * LANES, row_first, row_stop)
+                    rows = _crossed_rows(record, tile_x * TILE + slab * LANES, row_first, row_stop)
                     slab_first[slab], slab_stop[slab] = rows
                     if rows[1] > rows[0]:
                         first, last = min(first, rows[0]), max(last, rows[1])
@@ -336,11 +353,11 @@ def _find_pairs_kernel(
                             packed |= (a | b << ROW_BITS) << (2 * ROW_BITS * slab)
                     if packed != 0:
                         tile = tile_y * tiles_x + tile_x
-                        pair_tiles[slot] = tile
-                        pair_rows[slot] = packed
+                        entry_tiles[entry] = tile
+                        entry_rows[entry] = packed
                         tile_counts[tile] += 1
-                        slot += 1
-            slot_count[i] = slot - slot_first[i]
+                        entry += 1
+            entry_count[g] = entry - entry_first[g]
 
 
 @njit(nogil=True, cache=True)
@@ -348,24 +365,27 @@ def _fill_tiles_kernel(
     start: int,
     stop: int,
     bounds: Any,
-    slot_first: Any,
-    slot_count: Any,
-    pair_tiles: Any,
-    pair_rows: Any,
+    order: Any,
+    entry_first: Any,
+    entry_count: Any,
+    entry_tiles: Any,
+    entry_rows: Any,
     places: Any,
+    entry_pairs: Any,
     pairs: Any,
 ) -> None:
-    """Append the pairs to their tiles' lists, in depth order."""
+    """Append the entries to their tiles' lists, in depth order, and note where each went."""
     for part in range(start, stop):
         place = places[part]
         for i in range(bounds[part], bounds[part + 1]):
-            for slot in range(slot_first[i], slot_first[i] + slot_count[i]):
-                tile = pair_tiles[slot]
+            g = order[i]
+            for entry in range(entry_first[g], entry_first[g] + entry_count[g]):
+                tile = entry_tiles[entry]
                 at = place[tile]
                 place[tile] = at + 1
-                pairs[at, 0] = i
-                pairs[at, 1] = pair_rows[slot]
-                pairs[at, 2] = slot
+                pairs[at, 0] = g
+                pairs[at, 1] = entry_rows[entry]
+                entry_pairs[entry] = at
 
 
 def list_tiles(
@@ -388,26 +408,29 @@ def list_tiles(
         width, height: Image size in pixels.
     """
     order = depth_order(depths, radii, opacities)
-    num_records, num_tiles = len(order), math.ceil(width / TILE) * math.ceil(height / TILE)
-    records, boxes = np.empty((num_records, RECORD), np.float32), np.empty((num_records, 4), np.int32)
-    tiles_per_gaussian = np.zeros(len(radii), np.int32)
-    parts = 4 * num_threads() if num_records > _SERIAL else 1
-    bounds = _split(num_records, parts)
-    most_pairs = np.zeros(parts, np.int64)
-    projected = (order, means2d, conics, opacities, radii, colors, depths, with_depth, width, height)
-    outputs = (records, boxes, tiles_per_gaussian, most_pairs)
-    parallel_ranges(_pack_kernel, parts, bounds, *projected, *outputs, chunks=parts)
+    num_gaussians, num_tiles = len(radii), math.ceil(width / TILE) * math.ceil(height / TILE)
+    records = buffers.empty((num_gaussians, RECORD))
+    num_blocks = (num_gaussians + LANES - 1) // LANES
+    parallel_ranges(_pack_kernel, num_blocks, means2d, conics, opacities, records)
+    parallel_ranges(pack_channels_kernel, num_gaussians, colors, depths, with_depth, 0, records)
 
-    slot_firsts, num_slots = np.cumsum(most_pairs) - most_pairs, int(most_pairs.sum())
-    slot_first, slot_count = np.empty(num_records, np.int32), np.empty(num_records, np.int32)
-    pair_tiles, pair_rows = np.empty(num_slots, np.int32), np.empty(num_slots, np.int32)
+    parts = 4 * num_threads() if len(order) > _SERIAL else 1
+    bounds = _split(len(order), parts)
+    boxes, most_pairs = buffers.empty((len(order), 4), np.int32), np.zeros(parts, np.int64)
+    tiles_per_gaussian = np.zeros(num_gaussians, np.int32)
+    drawn = (bounds, order, radii, width, height, records, boxes)
+    parallel_ranges(_box_kernel, parts, *drawn, tiles_per_gaussian, most_pairs, chunks=parts)
+
+    num_entries = int(most_pairs.sum())
+    entry_first, entry_count = np.zeros(num_gaussians, np.int32), np.zeros(num_gaussians, np.int32)
+    entry_tiles, entry_rows = buffers.empty((num_entries,), np.int32), buffers.empty((num_entries,), np.int32)
     counts = np.empty((parts, num_tiles), np.int64)
-    slots = (slot_first, slot_count, pair_tiles, pair_rows)
-    inputs = (bounds, width, height, records, boxes, slot_firsts)
-    parallel_ranges(_find_pairs_kernel, parts, *inputs, *slots, counts, chunks=parts)
+    entries = (entry_first, entry_count, entry_tiles, entry_rows)
+    inputs = (bounds, order, width, height, records, boxes, np.cumsum(most_pairs) - most_pairs)
+    parallel_ranges(_find_pairs_kernel, parts, *inputs, *entries, counts, chunks=parts)
 
-    places = _starts(counts)
-    tile_starts = np.append(places[0], counts.sum())
-    pairs = np.empty((int(counts.sum()), PAIR), np.int32)
-    parallel_ranges(_fill_tiles_kernel, parts, bounds, *slots, places, pairs, chunks=parts)
-    return TileLists(order, records, tiles_per_gaussian, slot_first, slot_count, num_slots, pairs, tile_starts)
+    places, num_pairs = _starts(counts), int(counts.sum())
+    tile_starts = np.append(places[0], num_pairs)
+    entry_pairs, pairs = buffers.empty((num_entries,), np.int32), buffers.empty((num_pairs, PAIR), np.int32)
+    parallel_ranges(_fill_tiles_kernel, parts, bounds, order, *entries, places, entry_pairs, pairs, chunks=parts)
+    return TileLists(order, records, tiles_per_gaussian, entry_first, entry_count, entry_pairs, pairs, tile_starts)
