@@ -80,8 +80,11 @@ class ResumableTrainer(Trainer):
         self.last_report = 0.0
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
-        """Set up as nerfstudio does, and report progress after every step."""
+        """Set up as nerfstudio does, note what a student must know of its teacher, and report progress after every step."""
         super().setup(test_mode)
+        model, datamanager = self.config.pipeline.model, self.pipeline.datamanager
+        photos = [path.name for path in datamanager.train_dataparser_outputs.image_filenames]  # type: ignore[union-attr]
+        update_record(self.base_dir, variant=getattr(model, "variant", "standard"), photos=photos)
         self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.after_step))
         self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.after_train))
 
