@@ -1,0 +1,34 @@
+"""What several test files share: a tiny scene, and three hardly trained teachers of it."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve photos of 64 x 48 pixels and 400 points."""
+    from distilled_splat.demo.scene import make_scene
+
+    return make_scene(tmp_path_factory.mktemp("data") / "scene", views=12, width=64, height=48, points=400)
+
+
+@pytest.fixture(scope="session")
+def teachers(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
+    """The run folders of a standard, a perturbed and a dropout teacher, twelve steps each."""
+    from tiny import tiny_teacher
+
+    from distilled_splat.teachers import VARIANTS
+
+    output = tmp_path_factory.mktemp("teachers")
+    runs = []
+    for variant in VARIANTS:
+        trainer = tiny_teacher(scene, output / variant, iterations=12, variant=variant)
+        runs.append(trainer.base_dir)
+    return tuple(runs)
