@@ -77,10 +77,12 @@ class ResumableTrainer(Trainer):
             )
         super().__init__(scaled_to_run(config), local_rank, world_size)
         self.stopped_by: Optional[str] = None
+        self.interrupts = interrupts_call(self.stop)
+        self.last_done = -1
         self.last_report = 0.0
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
-        """Set up as nerfstudio does, note what a student must know of its teacher, and report progress after every step."""
+        """Set up as nerfstudio does, note what a student must know of a teacher, and report progress at every step."""
         super().setup(test_mode)
         model, datamanager = self.config.pipeline.model, self.pipeline.datamanager
         photos = [path.name for path in datamanager.train_dataparser_outputs.image_filenames]  # type: ignore[union-attr]
@@ -106,7 +108,7 @@ class ResumableTrainer(Trainer):
         # nerfstudio trains that many steps more after loading a checkpoint
         self.config.max_num_iterations = max(total - self._start_step, 0)
         try:
-            with interrupts_call(self.stop):
+            with self.interrupts:
                 super().train()
         finally:
             self.config.max_num_iterations = total
@@ -120,10 +122,11 @@ class ResumableTrainer(Trainer):
     def _after_train(self) -> None:
         if self.stopped_by is None:
             return super()._after_train()
-        self.step = max(self.step - 1, self._start_step)  # the step at which the loop was left did not run
-        self.save_checkpoint(self.step)
+        if self.last_done >= 0:  # else not one step has run since the last checkpoint
+            self.save_checkpoint(self.last_done)
         self.note_in_record(finished=False)
-        CONSOLE.print(f"Stopped by {self.stopped_by}; saved at step {self.step}. The same command goes on from there.")
+        done = max(self.last_done + 1, self._start_step)
+        CONSOLE.print(f"Stopped by {self.stopped_by}; saved after {done} steps. The same command goes on from there.")
         raise SystemExit(EXIT_INTERRUPTED)
 
     def save_checkpoint(self, step: int) -> None:
@@ -145,6 +148,9 @@ class ResumableTrainer(Trainer):
 
     def after_step(self, step: int) -> None:
         """Write the progress once a second, and stop when the process that started this one is gone."""
+        self.last_done = step
+        if self.stopped_by is not None:
+            self.stop_training = True  # nerfstudio takes back a stop from before its loop
         now = time.monotonic()
         if now - self.last_report < 1 and step + 1 < self._start_step + self.config.max_num_iterations:
             return
@@ -165,7 +171,8 @@ class ResumableTrainer(Trainer):
             self.stop("the end of the command that started this training")
 
     def after_train(self, step: int) -> None:
-        """Note in the run's record that it is finished, if it is."""
+        """Note in the run's record that it is finished, if it is, and let Ctrl-C end the viewer that stays open."""
+        self.interrupts.restore()
         self.note_in_record(finished=step + 1 >= self._start_step + self.config.max_num_iterations)
 
     def note_in_record(self, finished: bool) -> None:
