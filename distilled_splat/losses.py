@@ -8,7 +8,6 @@ import torch
 from pytorch_msssim import ssim as pytorch_ssim
 from torch import Tensor
 
-
 SSIM_WINDOW = 11
 
 

@@ -79,7 +79,7 @@ def student_picture(comparison: Comparison, path: Path, views: int = 3) -> None:
     """
     step = max(len(comparison.pictures) // views, 1)
     chosen = comparison.pictures[::step][:views]
-    names = [name for name in chosen[0] if name.endswith("teacher")][:1] + ["student"]
+    names = [*[name for name in chosen[0] if name.endswith("teacher")][:1], "student"]
     counts = {row.name: row.gaussians for row in comparison.rows}
     columns = [("photo", np.stack([view["photo"].cpu().numpy() for view in chosen]))]
     for name in names:

@@ -59,6 +59,14 @@ def world_to_camera(camera_to_world: Tensor) -> Tensor:
     return torch.cat((torch.cat((world_to_camera_rotation, translation), dim=1), last_row))
 
 
+def downscaled(view: View, factor: int) -> View:
+    """Return the view at a resolution `factor` times smaller, as nerfstudio averages photos down."""
+    if factor == 1:
+        return view
+    K = torch.cat((view.K[:2] / factor, view.K[2:]))
+    return View(view.viewmat, K, view.width // factor, view.height // factor)
+
+
 def view_of(camera: Cameras, camera_to_world: Optional[Tensor] = None, downscale: int = 1) -> View:
     """Turn one nerfstudio camera into a View.
 
@@ -78,12 +86,7 @@ def view_of(camera: Cameras, camera_to_world: Optional[Tensor] = None, downscale
         )
     pose = camera.camera_to_worlds[0] if camera_to_world is None else camera_to_world
     K = camera.get_intrinsics_matrices()[0].to(pose.device)
-    width, height = int(camera.width), int(camera.height)
-    if downscale > 1:
-        K = K / downscale
-        K[2, 2] = 1.0
-        width, height = width // downscale, height // downscale
-    return View(world_to_camera(pose), K, width, height)
+    return downscaled(View(world_to_camera(pose), K, int(camera.width), int(camera.height)), downscale)
 
 
 def rasterizer_for(device: torch.device) -> Callable[..., tuple[Tensor, Tensor, dict[str, Any]]]:

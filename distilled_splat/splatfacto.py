@@ -163,6 +163,11 @@ class PortableSplatfactoModel(SplatfactoModel):
         """Return what a training step multiplies the opacities by, [N], or None; variants of the method set it."""
         return None
 
+    def training_view(self, camera: Cameras) -> View:
+        """Return the view that a training step renders: the photo's camera at the step's resolution."""
+        pose = self.camera_optimizer.apply_to_camera(camera)[0]
+        return view_of(camera, pose, self._get_downscale_factor())
+
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:
         """Render one camera as splatfacto does: keys rgb, depth, accumulation, background.
 
@@ -172,8 +177,7 @@ class PortableSplatfactoModel(SplatfactoModel):
         if not isinstance(camera, Cameras):
             return {}
         camera = camera.reshape((1,)) if camera.shape == () else camera
-        poses = self.camera_optimizer.apply_to_camera(camera) if self.training else camera.camera_to_worlds
-        view = view_of(camera, poses[0], self._get_downscale_factor())
+        view = self.training_view(camera) if self.training else view_of(camera)
         self.last_size = (view.height, view.width)
         background = self._get_background_color()
 
@@ -232,8 +236,8 @@ class PortableSplatfactoModel(SplatfactoModel):
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: Optional[dict[str, Tensor]] = None
     ) -> dict[str, Tensor]:
-        """Return splatfacto's losses; see `image_loss` for the first of them."""
-        losses = {"main_loss": self.image_loss(outputs["rgb"], self.photo(batch, outputs["background"]), batch)}
+        """Return splatfacto's losses."""
+        losses = self.image_losses(outputs, batch)
         if self.config.use_scale_regularization and self.step % 10 == 0:
             scales = torch.exp(self.scales)
             ratio = scales.amax(dim=-1) / scales.amin(dim=-1)
@@ -243,6 +247,10 @@ class PortableSplatfactoModel(SplatfactoModel):
             if self.config.use_bilateral_grid:
                 losses["tv_loss"] = 10 * total_variation_loss(self.bil_grids.grids)
         return losses
+
+    def image_losses(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Return the losses on the rendered image: against the photo here; variants of the method add theirs."""
+        return {"main_loss": self.image_loss(outputs["rgb"], self.photo(batch, outputs["background"]), batch)}
 
     def image_loss(self, rendered: Tensor, target: Tensor, batch: dict[str, Any]) -> Tensor:
         """Return L_color of a render and its target [H, W, 3], both black where the batch's mask is off."""

@@ -18,9 +18,10 @@ from distilled_splat.agreement import check_teachers
 from distilled_splat.losses import VoxelGrid, structural_loss
 from distilled_splat.pseudo_labels import PseudoLabels, TeacherEnsemble
 from distilled_splat.readers import Teacher, read_teacher
-from distilled_splat.render import view_of
+from distilled_splat.render import View, downscaled, view_of
 from distilled_splat.simplify import count_after_cut, cut_steps, importance, resize
-from distilled_splat.splatfacto import PortableSplatfactoModel, PortableSplatfactoModelConfig
+from distilled_splat.splatfacto import STEPS_PER_PSNR, PortableSplatfactoModel, PortableSplatfactoModelConfig
+from distilled_splat.virtual_views import views_between
 
 LEAST_LOGIT_OPACITY = -5.53
 """Just above logit(1/255): ns-export leaves out what is fainter, and the promised count must arrive in the file."""
@@ -42,6 +43,10 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     """Start from the standard teacher's Gaussians, or from the points of structure from motion (with densification)."""
     lambda_kd: float = 1.0
     """Weight of the loss against the pseudo labels, the mean of the teachers' renders."""
+    virtual_fraction: float = 0.0
+    """Part of the steps that render a view between training cameras, where there is only a pseudo label."""
+    virtual_views: int = 250
+    """Number of such views; each is rendered by the teachers once."""
     structure_weight: float = 1.0
     """Weight of the structural loss between the voxel histograms of student and standard teacher."""
     structure_every: int = 10
@@ -90,6 +95,9 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
             "given poses: optimise the poses in a run of splatfacto-teacher": self.camera_optimizer.mode != "off",
             "--pipeline.model.use-bilateral-grid cannot be used in a student, whose pseudo labels have no per-photo "
             "colours": self.use_bilateral_grid,
+            f"--pipeline.model.virtual-fraction {self.virtual_fraction} must lie in [0, 1)": (
+                not 0 <= self.virtual_fraction < 1
+            ),
             "--pipeline.model.structure-resolution must be at least 2": self.structure_resolution < 2,
         }
         for fault, found in faults.items():
@@ -138,6 +146,8 @@ class DistilledModel(PortableSplatfactoModel):
         standard = standard_of(teachers)
         photos = datamanager.cached_train  # loading the photos also settles the undistorted cameras
         self.views = [view_of(datamanager.train_cameras[i : i + 1].to(self.device)) for i in range(len(photos))]
+        wanted = config.virtual_views if config.virtual_fraction > 0 else 0
+        self.all_views = [*self.views, *views_between(self.views, wanted)]
         # a tuple is invisible to torch.nn.Module and to the viewer's search for controls
         self.distillation = (PseudoLabels(TeacherEnsemble(teachers, self.device), config.label_cache_megabytes),)
         self.grid = VoxelGrid.around(standard.gaussians.means.to(self.device), config.structure_resolution)
@@ -156,29 +166,37 @@ class DistilledModel(PortableSplatfactoModel):
         """A student that starts from a teacher has all degrees of spherical harmonics from the first step."""
         return self.config.sh_degree if self.config.start_from == "teacher" else super().active_sh_degree()
 
-    def get_outputs(self, camera: Cameras) -> dict[str, Any]:
-        """Render as splatfacto does, and remember which training view it is."""
-        if self.training and isinstance(camera, Cameras):
-            assert camera.metadata is not None
-            self.view_index = int(camera.metadata["cam_idx"])
-        return super().get_outputs(camera)
+    def training_view(self, camera: Cameras) -> View:
+        """Return the photo's view, or in some steps a view between the cameras; logged steps always have a photo."""
+        assert camera.metadata is not None
+        self.view_index = int(camera.metadata["cam_idx"])
+        virtual = len(self.all_views) - len(self.views)
+        if virtual and self.step % STEPS_PER_PSNR and float(torch.rand(())) < self.config.virtual_fraction:
+            self.view_index = len(self.views) + int(torch.randint(virtual, ()))
+        return downscaled(self.all_views[self.view_index], self._get_downscale_factor())
+
+    def image_losses(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Return L_color on the photo and lambda_kd L_color on the pseudo label, the latter alone without a photo."""
+        if not self.training:
+            return super().image_losses(outputs, batch)
+        has_photo = self.view_index < len(self.views)
+        losses = super().image_losses(outputs, batch) if has_photo else {}
+        weight = self.config.lambda_kd if has_photo else 1.0
+        if weight > 0:
+            label = self.distillation[0].label(
+                self.view_index, self.all_views[self.view_index], outputs["background"], self._get_downscale_factor()
+            )
+            losses["kd_loss"] = weight * self.image_loss(outputs["rgb"], label, batch if has_photo else {})
+        return losses
 
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: Optional[dict[str, Tensor]] = None
     ) -> dict[str, Tensor]:
-        """Add to L_color on the photo: lambda_kd L_color on the pseudo label, and the structural loss."""
+        """Add the structural loss to those on the image."""
         losses = super().get_loss_dict(outputs, batch, metrics_dict)
+        config = self.config
         if not self.training:
             return losses
-        config = self.config
-        if config.lambda_kd > 0:
-            label = self.distillation[0].label(
-                self.view_index,
-                self.views[self.view_index],
-                outputs["background"],
-                self._get_downscale_factor(),
-            )
-            losses["kd_loss"] = config.lambda_kd * self.image_loss(outputs["rgb"], label, batch)
         if config.structure_weight > 0 and config.structure_every > 0 and self.step % config.structure_every == 0:
             histogram = self.grid.histogram(self.means)
             losses["structure_loss"] = config.structure_weight * structural_loss(histogram, self.teacher_histogram)
