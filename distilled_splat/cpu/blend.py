@@ -7,9 +7,11 @@ from typing import Any, Optional
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from distilled_splat.cpu import buffers
-from distilled_splat.cpu.blend_kernels import SUMS, blend_backward_kernel, blend_kernel, gather_kernel
+from distilled_splat.cpu.blend_backward import SUMS, blend_backward_kernel, gather_kernel
+from distilled_splat.cpu.blend_forward import blend_kernel
 from distilled_splat.cpu.projection import Projection
 from distilled_splat.cpu.threads import num_threads, parallel_ranges
 from distilled_splat.cpu.tiles import CHANNELS, TileLists, list_tiles, pack_channels_kernel
@@ -54,7 +56,7 @@ class _Blend(torch.autograd.Function):
         lists = []
         for c in range(num_cameras):
             of_camera = [x[c] for x in projected]
-            tiles = list_tiles(*of_camera, with_depth, width, height)
+            tiles = list_tiles(*of_camera, with_depth=with_depth, width=width, height=height)
             tiles_per_gaussian[c] = torch.from_numpy(tiles.tiles_per_gaussian)
             for first in range(0, num_channels, CHANNELS):
                 _pack_channels(tiles, of_camera, with_depth, first)
@@ -83,6 +85,7 @@ class _Blend(torch.autograd.Function):
         return image, alphas, tiles_per_gaussian
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, v_image: Tensor, v_alphas: Tensor, _: Any):
         *tensors, backgrounds = ctx.saved_tensors
         means2d, conics, opacities, _, colors, depths = tensors

@@ -1,15 +1,15 @@
 """Large arrays on memory that has been used before.
 
 A fresh array of tens of megabytes costs more in page faults than the kernel that fills it. Memory handed out here is
-handed out again only when nobody holds it any more: not an array, not a view, not a tensor made from one. So gradients
-that a user keeps are never overwritten.
+handed out again only when nobody holds it any more: no array, no view, no tensor made from one. So a gradient that
+a user keeps is never overwritten.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-import sys
-import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,47 +20,38 @@ _SMALLEST = 1 << 16
 """Bytes below which NumPy's own allocator is as good."""
 _ALIGNMENT = 64
 _PATIENCE = 256
-"""Requests for which memory is kept that nobody asks for."""
+"""Arrays that may come and go before memory that nobody asks for is let go."""
+
+_free: dict[int, np.ndarray] = {}
+"""Blocks that nobody holds, by when they were given back. Only atomic operations: no lock, and so safe to fork."""
+_clock = itertools.count()
 
 
-class _Buffers:
-    """Blocks of memory, and when each was last handed out."""
+class _Lease:
+    """Holds a block while an array lives; every view and tensor of that array refers to this object."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._blocks: list[tuple[np.ndarray, list[int]]] = []
-        self._requests = 0
+    def __init__(self, block: np.ndarray, size: int) -> None:
+        self._block = block
+        address = block.ctypes.data
+        address += -address % _ALIGNMENT
+        self.__array_interface__ = {"data": (address, False), "shape": (size,), "typestr": "|u1", "version": 3}
 
-    def take(self, size: int) -> np.ndarray:
-        """Give a block of at least `size` bytes that nobody holds."""
-        with self._lock:
-            self._requests += 1
-            for block, last_use in self._blocks:
-                if size <= block.size <= 2 * size and _is_free(block):
-                    last_use[0] = self._requests
-                    return block
-            oldest = self._requests - _PATIENCE
-            self._blocks = [(b, last) for b, last in self._blocks if last[0] > oldest or not _is_free(b)]
-            step = 1 << max(size.bit_length() - 3, 0)
-            block = np.empty(-(-size // step) * step, np.uint8)
-            self._blocks.append((block, [self._requests]))
+    def __del__(self, free: dict = _free, clock: Iterator[int] = _clock) -> None:
+        free[next(clock)] = self._block
+
+
+def _take_block(size: int) -> np.ndarray:
+    """Give a block of at least `size` bytes that nobody holds, an old one where one fits."""
+    blocks = list(_free.items())
+    for given_back, block in blocks:
+        if size <= block.size <= 2 * size and _free.pop(given_back, None) is not None:
             return block
-
-
-def _is_free(block: np.ndarray) -> bool:
-    """Tell whether only the list of blocks, the loop over it, this call and getrefcount itself refer to a block."""
-    return sys.getrefcount(block) == _FREE_REFERENCES
-
-
-def _count_free_references() -> int:
-    blocks = [(np.empty(1, np.uint8), [0])]
-    for block, _ in blocks:
-        return (lambda b: sys.getrefcount(b))(block)
-    return 0
-
-
-_FREE_REFERENCES = _count_free_references()
-_buffers = _Buffers()
+    oldest = next(_clock) - _PATIENCE
+    for given_back, _ in blocks:
+        if given_back < oldest:
+            _free.pop(given_back, None)
+    step = 1 << max(size.bit_length() - 3, 0)
+    return np.empty(-(-size // step) * step, np.uint8)
 
 
 def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
@@ -73,9 +64,7 @@ def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size < _SMALLEST:
         return np.empty(shape, dtype)
-    block = _buffers.take(size + _ALIGNMENT)
-    offset = -block.ctypes.data % _ALIGNMENT
-    return block[offset : offset + size].view(dtype).reshape(shape)
+    return np.asarray(_Lease(_take_block(size + _ALIGNMENT), size)).view(dtype).reshape(shape)
 
 
 def empty_tensor(shape: tuple[int, ...]) -> Tensor:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from distilled_splat.cpu.simd import gather, maximum, minimum, scatter, select, square_root
+from distilled_splat.cpu.simd import maximum, minimum, select, square_root
+from distilled_splat.cpu.simd_memory import gather, scatter
 
 _ZERO, _HALF, _ONE, _TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
 
@@ -26,9 +27,7 @@ def store3(array: Any, first: int, count: int, v: Any, visible: Any, accumulate:
 
 
 @njit(nogil=True)
-def store_column(
-    array: Any, at: int, stride: int, count: int, value: Any, visible: Any, accumulate: bool
-) -> None:
+def store_column(array: Any, at: int, stride: int, count: int, value: Any, visible: Any, accumulate: bool) -> None:
     value = select(visible, value, _ZERO)
     if accumulate:
         value = value + gather(array, at, stride, count)
@@ -184,8 +183,10 @@ def quaternion_gradient(q: Any, inverse_norm: Any, v: Any) -> Any:
 @njit(nogil=True)
 def combine_columns(a: Any, f: Any, b: Any, g: Any, c: Any, h: Any) -> Any:
     """Give the elementwise a * f + b * g + c * h."""
-    return a[0] * f[0] + b[0] * g[0] + c[0] * h[0], a[1] * f[1] + b[1] * g[1] + c[1] * h[1], (
-        a[2] * f[2] + b[2] * g[2] + c[2] * h[2]
+    return (
+        a[0] * f[0] + b[0] * g[0] + c[0] * h[0],
+        a[1] * f[1] + b[1] * g[1] + c[1] * h[1],
+        (a[2] * f[2] + b[2] * g[2] + c[2] * h[2]),
     )
 
 

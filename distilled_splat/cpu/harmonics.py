@@ -1,7 +1,7 @@
 """View-dependent colour from real spherical harmonics up to degree 4, forward and backward.
 
-The polynomials are those of Sloan, "Efficient Spherical Harmonic Evaluation" (JCGT 2013), in the order and with the signs
-that 3D Gaussian splatting uses. The kernels take LANES Gaussians at once.
+The polynomials are those of Sloan, "Efficient Spherical Harmonic Evaluation" (JCGT 2013), in the order and with the
+signs that 3D Gaussian splatting uses. The kernels take LANES Gaussians at once.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from distilled_splat.cpu import buffers
 from distilled_splat.cpu.geometry import add_masked, dot, load3, scaled, store3
-from distilled_splat.cpu.simd import LANES, any_lane, gather, lane_numbers, load, maximum, scatter, select, splat, square_root, store, sum_lanes
+from distilled_splat.cpu.simd import LANES, any_lane, lane_numbers, maximum, select, splat, square_root, sum_lanes
+from distilled_splat.cpu.simd_memory import gather, load, scatter, store
 from distilled_splat.cpu.threads import parallel_ranges
 
 MAX_DEGREE = 4
@@ -53,7 +55,6 @@ _C4A, _C4B, _C4C, _C4D, _C4E, _C4F, _C4G, _C4H = (
         0.6258357354491763,
     )
 )
-
 
 
 @njit(nogil=True)
@@ -250,7 +251,9 @@ def _shade_backward_kernel(
                     v_x = v_x + weight * load(slopes, 3 * k * LANES)
                     v_y = v_y + weight * load(slopes, (3 * k + 1) * LANES)
                     v_z = v_z + weight * load(slopes, (3 * k + 2) * LANES)
-                    _store_coefficient(v_coefficients, at, stride, count, basis, (red, green, blue), accumulate_coefficients)
+                    _store_coefficient(
+                        v_coefficients, at, stride, count, basis, (red, green, blue), accumulate_coefficients
+                    )
                 along = v_x * direction[0] + v_y * direction[1] + v_z * direction[2]
                 v_x = (v_x - along * direction[0]) * inverse_length
                 v_y = (v_y - along * direction[1]) * inverse_length
@@ -298,6 +301,7 @@ class _Shade(torch.autograd.Function):
         return colors
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, v_colors: Tensor):
         means, centres, coefficients, radii, colors = ctx.saved_tensors
         v_means, v_coefficients = buffers.empty_tensor(means.shape), buffers.empty_tensor(coefficients.shape)

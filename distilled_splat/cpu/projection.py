@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from distilled_splat.cpu import buffers
 from distilled_splat.cpu.geometry import (
@@ -39,7 +40,6 @@ from distilled_splat.cpu.geometry import (
 from distilled_splat.cpu.simd import (
     LANES,
     any_lane,
-    gather,
     lane_numbers,
     maximum,
     round_up,
@@ -48,6 +48,7 @@ from distilled_splat.cpu.simd import (
     square_root,
     sum_lanes,
 )
+from distilled_splat.cpu.simd_memory import gather
 from distilled_splat.cpu.threads import parallel_ranges
 
 _ZERO, _HALF, _ONE, _TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
@@ -281,6 +282,7 @@ class _Project(torch.autograd.Function):
         return means2d, depths, conics, compensations, radii
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, v_means2d: Tensor, v_depths: Tensor, v_conics: Tensor, v_compensations: Tensor, _: Any):
         means, quats, scales, conics, compensations, radii = ctx.saved_tensors
         v_means, v_quats, v_scales = (buffers.empty_tensor(x.shape) for x in (means, quats, scales))

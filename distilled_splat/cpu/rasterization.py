@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from importlib import metadata
-from typing import Any, Dict, Literal, Optional, Tuple
+from typing import Any, Literal, Optional
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from distilled_splat.cpu.arguments import check_absgrad, check_choices, check_tensors, refuse_unsupported
 from distilled_splat.cpu.blend import blend
-from distilled_splat.cpu.harmonics import MAX_DEGREE, shade
+from distilled_splat.cpu.harmonics import shade
 from distilled_splat.cpu.projection import camera_array, project
-from distilled_splat.cpu.tiles import CHANNELS, TILE
-
-RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
+from distilled_splat.cpu.tiles import TILE
 
 
 def rasterization(
@@ -44,18 +44,19 @@ def rasterization(
     distributed: bool = False,
     camera_model: Literal["pinhole", "ortho", "fisheye"] = "pinhole",
     covars: Optional[Tensor] = None,
-) -> Tuple[Tensor, Tensor, Dict[str, Any]]:
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Render Gaussians into C cameras, differentiably in everything but the intrinsics.
 
-    A drop-in for gsplat 1.4's function of that name, for float32 tensors on the CPU (Kerbl et al., 3D Gaussian Splatting,
-    2023). Where no input requires a gradient, nothing is kept for a backward pass.
+    A drop-in for gsplat 1.4's function of that name, for float32 tensors on the CPU (Kerbl et al., 3D Gaussian
+    Splatting, 2023). Where no input requires a gradient, nothing is kept for a backward pass.
 
     Args:
         means: Centres in world space [N, 3].
         quats: Rotations (w, x, y, z), of any length but zero [N, 4].
         scales: Standard deviations along the axes, in world units [N, 3].
         opacities: Opacities, 0 to 1 [N].
-        colors: Colours [N, D] or [C, N, D]; with `sh_degree`, spherical-harmonics coefficients [N, K, 3] or [C, N, K, 3].
+        colors: Colours [N, D] or [C, N, D]; with `sh_degree`, spherical-harmonics coefficients [N, K, 3] or
+            [C, N, K, 3].
         viewmats: World-to-camera matrices, OpenCV axes [C, 4, 4].
         Ks: Intrinsics in pixels [C, 3, 3]; not differentiated.
         width, height: Image size in pixels.
@@ -78,25 +79,28 @@ def rasterization(
 
     Returns:
         Images [C, height, width, X], alphas [C, height, width, 1], and what gsplat's strategies and users read: radii,
-        means2d, depths, conics, opacities, tiles_per_gauss, camera_ids and gaussian_ids (None), tile_width, tile_height,
-        tile_size, width, height, n_cameras.
+        means2d, depths, conics, opacities, tiles_per_gauss, camera_ids and gaussian_ids (None), tile_width,
+        tile_height, tile_size, width, height, n_cameras.
 
     Raises:
         ValueError: An argument has a wrong shape, type or device, or asks for what is not supported.
     """
-    refused = {
-        "packed": packed,
-        "sparse_grad": sparse_grad,
-        "distributed": distributed,
-        "covars": covars is not None,
-    }
-    for name, given in refused.items():
-        if given:
-            raise ValueError(f"The CPU rasterizer does not support {name}; leave it out or set packed=False.")
-    camera_settings = (width, height, near_plane, far_plane, eps2d, radius_clip)
-    cameras = np.stack([camera_array(v, k, *camera_settings) for v, k in zip(viewmats.detach().numpy(), Ks.detach().numpy())])
-    antialiased = rasterize_mode == "antialiased"
+    refuse_unsupported(
+        packed=packed,
+        sparse_grad=sparse_grad,
+        distributed=distributed,
+        camera_model=camera_model,
+        covars=covars,
+        tile_size=tile_size,
+    )
+    check_choices(render_mode, rasterize_mode, width, height)
+    check_tensors(means, quats, scales, opacities, colors, viewmats, Ks, backgrounds, sh_degree)
     num_cameras, num_gaussians = len(viewmats), len(means)
+    with_depth, antialiased = render_mode != "RGB", rasterize_mode == "antialiased"
+    settings = (width, height, near_plane, far_plane, eps2d, radius_clip)
+    views = zip(viewmats.detach().numpy(), Ks.detach().numpy())
+    cameras = np.stack([camera_array(viewmat, K, *settings) for viewmat, K in views])
+
     means = means.contiguous()
     projection = project(means, quats.contiguous(), scales.contiguous(), viewmats, cameras, antialiased)
     opacities = opacities.expand(num_cameras, num_gaussians)
@@ -109,7 +113,7 @@ def rasterization(
     else:
         centres = torch.linalg.solve(viewmats[:, :3, :3], -viewmats[:, :3, 3])
         colors = shade(means, centres, colors.contiguous(), sh_degree, projection.radii)
-    with_depth = render_mode != "RGB"
+    check_absgrad(absgrad, colors.shape[-1] + with_depth)
     if backgrounds is not None and with_depth:
         backgrounds = torch.cat([backgrounds[:, : colors.shape[-1]], backgrounds.new_zeros(num_cameras, 1)], dim=-1)
     images, alphas, tiles_per_gauss = blend(
@@ -120,7 +124,7 @@ def rasterization(
     info = {
         "camera_ids": None,
         "gaussian_ids": None,
-        "radii": projection.radii,
+        "radii": _as_gsplat_gives_them(projection.radii),
         "means2d": projection.means2d,
         "depths": projection.depths,
         "conics": projection.conics,
@@ -134,3 +138,18 @@ def rasterization(
         "n_cameras": num_cameras,
     }
     return images, alphas, info
+
+
+@cache
+def _radii_have_two_axes() -> bool:
+    """Tell whether the installed gsplat gives a radius per axis, as it does from 1.5 on."""
+    try:
+        major, minor = metadata.version("gsplat").split(".")[:2]
+    except metadata.PackageNotFoundError:
+        return False
+    return (int(major), int(minor)) >= (1, 5)
+
+
+def _as_gsplat_gives_them(radii: Tensor) -> Tensor:
+    """Give radii in the shape that the strategies of the installed gsplat take: [C, N], or [C, N, 2] from 1.5 on."""
+    return torch.stack([radii, radii], dim=-1) if _radii_have_two_axes() else radii

@@ -7,10 +7,12 @@ its own ranges itself, so that it never waits for a worker which has not started
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
+from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 Kernel = Callable[..., Any]
 
@@ -119,7 +121,7 @@ def parallel_ranges(kernel: Kernel, count: int, *args: Any, chunks: Optional[int
             kernel(0, count, *args)
         return
     bounds = [count * i // chunks for i in range(chunks + 1)]
-    job = _Job(kernel, list(zip(bounds[:-1], bounds[1:])), args)
+    job = _Job(kernel, list(itertools.pairwise(bounds)), args)
     _pool.submit(job, min(chunks, num_threads()) - 1)
     job.work()
     job.wait()

@@ -1,7 +1,7 @@
 """Which Gaussian reaches which tile: depth order, packed records, and the list of pairs of every tile.
 
-A tile is 16 by 16 pixels and is blended in slabs of LANES columns. For every pair of a tile and a Gaussian the rows of each
-slab that the Gaussian's visible ellipse crosses are found once here, so that blending visits no others.
+A tile is 16 by 16 pixels and is blended in slabs of LANES columns. For every pair of a tile and a Gaussian the rows of
+each slab that the Gaussian's visible ellipse crosses are found once here, so that blending visits no others.
 """
 
 from __future__ import annotations
@@ -13,17 +13,9 @@ import numpy as np
 from numba import njit
 
 from distilled_splat.cpu import buffers
-from distilled_splat.cpu.simd import (
-    LANES,
-    float_bits,
-    gather,
-    log2,
-    maximum,
-    minimum,
-    prefetch,
-    scatter,
-    square_root,
-)
+from distilled_splat.cpu.depth_order import SERIAL, depth_order, first_places, split
+from distilled_splat.cpu.simd import LANES, log2, maximum, minimum, square_root
+from distilled_splat.cpu.simd_memory import gather, prefetch, scatter
 from distilled_splat.cpu.threads import num_threads, parallel_ranges
 
 TILE = 16
@@ -52,10 +44,6 @@ CUTOFF = np.float32(-math.log2(255.0))
 _MARGIN = np.float32(0.05)
 """Pixels by which the ellipse is widened, so that rounding never loses a pixel: the exponent itself decides."""
 
-_RADIX_BITS = 11
-_SERIAL = 8192
-"""Number of Gaussians below which one thread sorts faster than several."""
-
 
 class TileLists(NamedTuple):
     """One camera's Gaussians, packed, and the pairs of each tile.
@@ -79,110 +67,6 @@ class TileLists(NamedTuple):
     """Pairs of all tiles, tile by tile in depth order [P, PAIR], int32."""
     tile_starts: np.ndarray
     """First pair of each tile, and the number of pairs at the end [tiles + 1], int64."""
-
-
-@njit(nogil=True, cache=True)
-def _count_kernel(start: int, stop: int, bounds: Any, radii: Any, opacities: Any, counts: Any) -> None:
-    for part in range(start, stop):
-        count = 0
-        for g in range(bounds[part], bounds[part + 1]):
-            count += _is_drawn(radii[g], opacities[g])
-        counts[part] = count
-
-
-@njit(nogil=True)
-def _is_drawn(radius: Any, opacity: Any) -> Any:
-    """Tell whether a Gaussian can reach alpha 1 / 255 anywhere; an opacity that is not finite never does."""
-    return radius > 0 and opacity >= np.float32(1 / 255) and opacity < np.float32(np.inf)
-
-
-@njit(nogil=True, cache=True)
-def _collect_kernel(
-    start: int, stop: int, bounds: Any, radii: Any, opacities: Any, depths: Any, firsts: Any, keys: Any, ids: Any
-) -> None:
-    """Write the depth bits and numbers of the drawn Gaussians; bits of positive floats sort as the floats do."""
-    for part in range(start, stop):
-        at = firsts[part]
-        for g in range(bounds[part], bounds[part + 1]):
-            if _is_drawn(radii[g], opacities[g]):
-                keys[at] = float_bits(depths[g])
-                ids[at] = g
-                at += 1
-
-
-@njit(nogil=True, cache=True)
-def _histogram_kernel(start: int, stop: int, bounds: Any, keys: Any, shift: int, histogram: Any) -> None:
-    digit_mask = np.uint32((1 << _RADIX_BITS) - 1)
-    for part in range(start, stop):
-        counts = histogram[part]
-        counts[:] = 0
-        for i in range(bounds[part], bounds[part + 1]):
-            counts[(keys[i] >> np.uint32(shift)) & digit_mask] += 1
-
-
-@njit(nogil=True, cache=True)
-def _reorder_kernel(
-    start: int,
-    stop: int,
-    bounds: Any,
-    keys: Any,
-    ids: Any,
-    shift: int,
-    places: Any,
-    sorted_keys: Any,
-    sorted_ids: Any,
-) -> None:
-    digit_mask = np.uint32((1 << _RADIX_BITS) - 1)
-    for part in range(start, stop):
-        place = places[part]
-        for i in range(bounds[part], bounds[part + 1]):
-            digit = (keys[i] >> np.uint32(shift)) & digit_mask
-            at = place[digit]
-            place[digit] = at + 1
-            sorted_keys[at] = keys[i]
-            sorted_ids[at] = ids[i]
-
-
-def _split(count: int, parts: int) -> np.ndarray:
-    return np.arange(parts + 1) * count // parts
-
-
-def _starts(counts: np.ndarray) -> np.ndarray:
-    """Turn counts [parts, bins] into the first place of each part in each bin, bins in order and parts within them."""
-    by_bin = counts.T.ravel()
-    return (np.cumsum(by_bin) - by_bin).reshape(counts.T.shape).T.copy()
-
-
-def depth_order(depths: np.ndarray, radii: np.ndarray, opacities: np.ndarray) -> np.ndarray:
-    """Sort the Gaussians that can be seen by depth, nearest first and equal depths by number (stable radix sort).
-
-    Args:
-        depths: Camera-space z, positive [N].
-        radii: Image-plane radii, 0 where not visible [N].
-        opacities: Opacities [N]; below 1/255 nothing is drawn.
-
-    Returns:
-        Numbers of the drawn Gaussians [M], int32.
-    """
-    parts = num_threads() if len(depths) > _SERIAL else 1
-    bounds = _split(len(depths), parts)
-    counts = np.zeros(parts, np.int64)
-    parallel_ranges(_count_kernel, parts, bounds, radii, opacities, counts, chunks=parts)
-    total = int(counts.sum())
-    keys, ids = np.empty(total, np.uint32), np.empty(total, np.int32)
-    firsts = np.cumsum(counts) - counts
-    parallel_ranges(_collect_kernel, parts, bounds, radii, opacities, depths, firsts, keys, ids, chunks=parts)
-    other_keys, other_ids = np.empty_like(keys), np.empty_like(ids)
-    bounds = _split(total, parts)
-    histogram = np.empty((parts, 1 << _RADIX_BITS), np.int64)
-    for shift in range(0, 32, _RADIX_BITS):
-        parallel_ranges(_histogram_kernel, parts, bounds, keys, shift, histogram, chunks=parts)
-        if histogram.sum(axis=0).max(initial=0) == total:
-            continue
-        inputs = (bounds, keys, ids, shift, _starts(histogram), other_keys, other_ids)
-        parallel_ranges(_reorder_kernel, parts, *inputs, chunks=parts)
-        keys, ids, other_keys, other_ids = other_keys, other_ids, keys, ids
-    return ids
 
 
 @njit(nogil=True)
@@ -216,9 +100,7 @@ def pack_channels_kernel(
 
 
 @njit(nogil=True, cache=True)
-def _pack_kernel(
-    start: int, stop: int, means2d: Any, conics: Any, opacities: Any, records: Any
-) -> None:
+def _pack_kernel(start: int, stop: int, means2d: Any, conics: Any, opacities: Any, records: Any) -> None:
     """Write all of the records but the channels, for blocks of LANES Gaussians; what is not drawn gets anything."""
     for block in range(start, stop):
         first = block * LANES
@@ -414,8 +296,8 @@ def list_tiles(
     parallel_ranges(_pack_kernel, num_blocks, means2d, conics, opacities, records)
     parallel_ranges(pack_channels_kernel, num_gaussians, colors, depths, with_depth, 0, records)
 
-    parts = 4 * num_threads() if len(order) > _SERIAL else 1
-    bounds = _split(len(order), parts)
+    parts = 4 * num_threads() if len(order) > SERIAL else 1
+    bounds = split(len(order), parts)
     boxes, most_pairs = buffers.empty((len(order), 4), np.int32), np.zeros(parts, np.int64)
     tiles_per_gaussian = np.zeros(num_gaussians, np.int32)
     drawn = (bounds, order, radii, width, height, records, boxes)
@@ -429,7 +311,7 @@ def list_tiles(
     inputs = (bounds, order, width, height, records, boxes, np.cumsum(most_pairs) - most_pairs)
     parallel_ranges(_find_pairs_kernel, parts, *inputs, *entries, counts, chunks=parts)
 
-    places, num_pairs = _starts(counts), int(counts.sum())
+    places, num_pairs = first_places(counts), int(counts.sum())
     tile_starts = np.append(places[0], num_pairs)
     entry_pairs, pairs = buffers.empty((num_entries,), np.int32), buffers.empty((num_pairs, PAIR), np.int32)
     parallel_ranges(_fill_tiles_kernel, parts, bounds, order, *entries, places, entry_pairs, pairs, chunks=parts)

@@ -1,9 +1,4 @@
-"""Front-to-back blending of a tile's Gaussians, and its gradient from back to front.
-
-A tile's pixels lie in planes of 256 floats that stay in the first-level cache. The kernels take one slab row, LANES
-pixels, at a time; a Gaussian's record is read once per tile. The exponent of alpha is computed by the same fused
-operations in both directions, so that both agree to the bit on which pixels a Gaussian touches.
-"""
+"""The gradient of blending, from back to front: each pair writes its own slot, each Gaussian adds up its slots."""
 
 from __future__ import annotations
 
@@ -12,157 +7,27 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from distilled_splat.cpu.blend_forward import AHEAD, MAX_ALPHA, PIXELS, ROW_MASK, exponent_in_row, slab_columns
 from distilled_splat.cpu.simd import (
     LANES,
     absolute,
     any_lane,
-    count_lanes,
     exp2,
     fma,
     greater_integers,
-    lane_numbers,
-    load,
     minimum,
-    prefetch,
     select,
     splat,
     splat_integer,
-    store,
-    store_sums,
-    take_next,
 )
+from distilled_splat.cpu.simd_memory import load, prefetch, store, store_sums, take_next
 from distilled_splat.cpu.tiles import CHANNEL, CUTOFF, RECORD, ROW_BITS, SLABS, TILE
 
-PIXELS = TILE * TILE + 16
-"""Floats from one plane to the next: a little more than a tile, so that no two planes are 4096 bytes apart."""
 SUMS = 16
 """Floats in a slot, one cache line: the four channels' gradients, then moments of dL/d(ln alpha) over the pixels:
 1, dx, dy, dx^2, dx dy, dy^2, and the sums of absolute gradients by dx and by dy in units of log2 e."""
 
 _ZERO, _HALF, _ONE, _TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
-_MAX_ALPHA = np.float32(0.999)
-_MIN_TRANSMITTANCE = np.float32(1e-4)
-_AHEAD = 8
-"""Records fetched ahead."""
-_ROW_MASK = (1 << ROW_BITS) - 1
-
-
-@njit(nogil=True)
-def _exponent_in_row(level: Any, slope: Any, c: Any, dy: Any) -> Any:
-    """Give the exponent of alpha in base 2 for one slab row: (c dy + slope) dy + level."""
-    return fma(fma(c, dy, slope), dy, level)
-
-
-@njit(nogil=True)
-def _columns(left: int, slab: int, x: Any) -> Any:
-    """Give dx of a slab's pixel centres to a Gaussian's centre."""
-    return lane_numbers() + (np.float32(left + slab * LANES) + _HALF - x)
-
-
-@njit(nogil=True, cache=True)
-def blend_kernel(
-    start: int,
-    stop: int,
-    counter: Any,
-    records: Any,
-    pairs: Any,
-    tile_starts: Any,
-    background: Any,
-    first_channel: int,
-    num_channels: int,
-    width: int,
-    height: int,
-    image: Any,
-    alphas: Any,
-    keeps: bool,
-    transmittances: Any,
-    stops: Any,
-) -> None:
-    """Blend tiles until the shared counter has given out all of them.
-
-    Every call takes tiles of its own, so `start` and `stop` only say how many threads there are. With `keeps`, what the
-    backward pass needs is written: each pixel's last transmittance, and the first pair that it no longer saw.
-    """
-    tiles_x = (width + TILE - 1) // TILE
-    num_tiles = len(tile_starts) - 1
-    state = np.empty(5 * PIXELS, np.float32)
-    last = np.empty(PIXELS, np.int32)
-    planes = min(4, num_channels - first_channel)
-    while True:
-        tile = take_next(counter)
-        if tile >= num_tiles:
-            break
-        left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
-        columns, rows = min(TILE, width - left), min(TILE, height - top)
-        _start_tile(state, last, columns, rows, tile_starts[tile + 1])
-        _blend_tile(records, pairs, tile_starts[tile], tile_starts[tile + 1], left, top, columns * rows, state, last)
-        for row in range(rows):
-            for column in range(columns):
-                pixel = row * TILE + column
-                y, x = top + row, left + column
-                transmittance = abs(state[pixel])
-                for k in range(planes):
-                    value = state[(k + 1) * PIXELS + pixel]
-                    image[y, x, first_channel + k] = value + transmittance * background[first_channel + k]
-                if first_channel == 0:
-                    alphas[y, x, 0] = _ONE - transmittance
-                    if keeps:
-                        transmittances[y, x] = transmittance
-                        stops[y, x] = last[pixel]
-
-
-@njit(nogil=True)
-def _start_tile(state: Any, last: Any, columns: int, rows: int, end: int) -> None:
-    """Set every pixel to black and fully transparent; those outside the image are done from the start."""
-    for pixel in range(PIXELS):
-        inside = pixel % TILE < columns and pixel // TILE < rows
-        state[pixel] = _ONE if inside else -_ONE
-        last[pixel] = end
-    state[PIXELS:] = _ZERO
-
-
-@njit(nogil=True)
-def _blend_tile(
-    records: Any, pairs: Any, first: int, end: int, left: int, top: int, open_pixels: int, state: Any, last: Any
-) -> None:
-    """Blend one tile's pairs into its planes: transmittance, negative once a pixel is done, and four channels."""
-    for pair in range(first, end):
-        prefetch(records, RECORD * pairs[min(pair + _AHEAD, end - 1), 0])
-        record, packed = records[pairs[pair, 0]], pairs[pair, 1]
-        x, y, a, b, c = record[0], record[1], splat(record[2]), splat(record[3]), splat(record[4])
-        log_opacity = splat(record[5])
-        c0, c1 = splat(record[CHANNEL]), splat(record[CHANNEL + 1])
-        c2, c3 = splat(record[CHANNEL + 2]), splat(record[CHANNEL + 3])
-        for slab in range(SLABS):
-            rows = packed >> (2 * ROW_BITS * slab)
-            row, row_stop = rows & _ROW_MASK, (rows >> ROW_BITS) & _ROW_MASK
-            dx = _columns(left, slab, x)
-            slope = b * dx
-            level = fma(a * dx, dx, log_opacity)
-            dy = splat(np.float32(top + row) + _HALF - y)
-            for at in range(row * TILE + slab * LANES, row_stop * TILE + slab * LANES, TILE):
-                exponent = _exponent_in_row(level, slope, c, dy)
-                dy = dy + _ONE
-                transmittance = load(state, at)
-                seen = (exponent >= CUTOFF) & (transmittance > _ZERO)
-                if not any_lane(seen):
-                    continue
-                alpha = minimum(exp2(exponent), _MAX_ALPHA)
-                weight = select(seen, alpha * transmittance, _ZERO)
-                left_over = transmittance - weight
-                ends = seen & (left_over <= _MIN_TRANSMITTANCE)
-                if any_lane(ends):
-                    weight = select(ends, _ZERO, weight)
-                    left_over = select(ends, _ZERO - transmittance, left_over)
-                    store(last, at, select(ends, splat_integer(pair), load(last, at)))
-                    open_pixels -= count_lanes(ends)
-                store(state, at, left_over)
-                store(state, at + PIXELS, load(state, at + PIXELS) + weight * c0)
-                store(state, at + 2 * PIXELS, load(state, at + 2 * PIXELS) + weight * c1)
-                store(state, at + 3 * PIXELS, load(state, at + 3 * PIXELS) + weight * c2)
-                store(state, at + 4 * PIXELS, load(state, at + 4 * PIXELS) + weight * c3)
-        if open_pixels == 0:
-            break
 
 
 @njit(nogil=True, cache=True)
@@ -242,7 +107,7 @@ def _blend_tile_backward(
     """
     zero = splat(_ZERO)
     for pair in range(end - 1, first - 1, -1):
-        prefetch(records, RECORD * pairs[max(pair - _AHEAD, first), 0])
+        prefetch(records, RECORD * pairs[max(pair - AHEAD, first), 0])
         record, packed = records[pairs[pair, 0]], pairs[pair, 1]
         x, y, a, b, c = record[0], record[1], splat(record[2]), splat(record[3]), splat(record[4])
         log_opacity = splat(record[5])
@@ -253,19 +118,19 @@ def _blend_tile_backward(
         m, m_x, m_y, m_xx, m_xy, m_yy = zero, zero, zero, zero, zero, zero
         for slab in range(SLABS):
             rows = packed >> (2 * ROW_BITS * slab)
-            row, row_stop = rows & _ROW_MASK, (rows >> ROW_BITS) & _ROW_MASK
-            dx = _columns(left, slab, x)
+            row, row_stop = rows & ROW_MASK, (rows >> ROW_BITS) & ROW_MASK
+            dx = slab_columns(left, slab, x)
             slope = b * dx
             level = fma(a * dx, dx, log_opacity)
             dy = splat(np.float32(top + row) + _HALF - y)
             slab_m, slab_y = zero, zero
             for at in range(row * TILE + slab * LANES, row_stop * TILE + slab * LANES, TILE):
-                exponent = _exponent_in_row(level, slope, c, dy)
+                exponent = exponent_in_row(level, slope, c, dy)
                 seen = (exponent >= CUTOFF) & greater_integers(load(last, at), this)
                 if any_lane(seen):
                     alpha = select(seen, exp2(exponent), _ZERO)
-                    free = alpha <= _MAX_ALPHA
-                    alpha = minimum(alpha, _MAX_ALPHA)
+                    free = alpha <= MAX_ALPHA
+                    alpha = minimum(alpha, MAX_ALPHA)
                     inverse = _ONE / (_ONE - alpha)
                     transmittance = load(state, at) * inverse
                     behind = load(state, at + PIXELS)
@@ -326,8 +191,8 @@ def gather_kernel(
     ln2 = np.float32(np.log(2.0))
     sums = np.empty(SUMS, np.float32)
     for g in range(start, stop):
-        _prefetch_slots(min(g + _AHEAD, stop - 1), entry_first, entry_count, entry_pairs, slots)
-        prefetch(entry_pairs, entry_first[min(g + 2 * _AHEAD, stop - 1)])
+        _prefetch_slots(min(g + AHEAD, stop - 1), entry_first, entry_count, entry_pairs, slots)
+        prefetch(entry_pairs, entry_first[min(g + 2 * AHEAD, stop - 1)])
         count = entry_count[g]
         for k in range(0, SUMS, LANES):
             total = splat(_ZERO)
