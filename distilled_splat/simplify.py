@@ -22,10 +22,13 @@ def importance(gaussians: Gaussians, views: Iterable[View], antialiased: bool = 
 
 
 def cut_steps(cuts: int, first: int, last: int) -> list[int]:
-    """Spread cuts evenly from step `first` to step `last`, both included; a single cut comes at `last`."""
+    """Spread cuts evenly from step `first` to step `last`, both included; a single cut comes at `last`.
+
+    Where there are fewer steps than cuts, there is one cut a step.
+    """
     if cuts <= 1:
         return [last]
-    return [round(first + (last - first) * cut / (cuts - 1)) for cut in range(cuts)]
+    return sorted({round(first + (last - first) * cut / (cuts - 1)) for cut in range(cuts)})
 
 
 def count_after_cut(count: int, target: int, cuts_left: int) -> int:
