@@ -67,9 +67,7 @@ def tiny_teacher(scene: Path, output: Path, iterations: int = 4, **options: Any)
     return trained(tiny_config(splatfacto_teacher, scene, output, iterations, **options))
 
 
-def tiny_student(
-    scene: Path, output: Path, teachers: tuple[Path, ...], iterations: int = 4, **options: Any
-) -> Any:
+def tiny_student(scene: Path, output: Path, teachers: tuple[Path, ...], iterations: int = 4, **options: Any) -> Any:
     """Return a student's config; the teachers it gets have hardly been trained, so any that renders at all will do."""
     options = {"teachers": teachers, "least_teacher_psnr": 1.0, **options}
     return tiny_config(distilled_splatfacto, scene, output, iterations, **options)
