@@ -11,6 +11,7 @@ from typing import Annotated, Optional, Union
 
 import tyro
 
+from distilled_splat.bench.quality import QualityBench
 from distilled_splat.bench.step import StepBench
 
 
@@ -33,7 +34,7 @@ class Compare:
 
         from distilled_splat.compare import compare, print_table, write_rows
 
-        comparison = compare(self.load_config, self.teachers)
+        comparison = compare(self.load_config, self.teachers or None)
         print_table(comparison.rows, Console())
         if self.json is not None:
             write_rows(comparison.rows, self.json)
@@ -59,11 +60,17 @@ class Demo:
         run_demo(self.output, self.iterations)
 
 
-Bench = Annotated[StepBench, tyro.conf.subcommand("step")]
+Bench = Annotated[
+    Union[
+        Annotated[StepBench, tyro.conf.subcommand("step")],
+        Annotated[QualityBench, tyro.conf.subcommand("quality")],
+    ],
+    tyro.conf.subcommand("bench", description="Measure: the time of a training step, or the quality of students."),
+]
 Command = Union[
     Annotated[Demo, tyro.conf.subcommand("demo")],
     Annotated[Compare, tyro.conf.subcommand("compare")],
-    Annotated[StepBench, tyro.conf.subcommand("bench")],
+    Bench,
 ]
 
 

@@ -53,12 +53,12 @@ class Comparison:
 
 
 @torch.no_grad()
-def compare(config_path: Path, teacher_paths: Sequence[Path] = ()) -> Comparison:
+def compare(config_path: Path, teacher_paths: Optional[Sequence[Path]] = None) -> Comparison:
     """Render every held-out view with each teacher, with their mean and with the student.
 
     Args:
         config_path: the student's config.yml.
-        teacher_paths: teachers; those that the student was trained with if empty.
+        teacher_paths: teachers; None takes those that the student was trained with.
 
     Raises:
         ValueError: if a teacher cannot be read, or the run is not one of our methods.
@@ -69,7 +69,7 @@ def compare(config_path: Path, teacher_paths: Sequence[Path] = ()) -> Comparison
         raise ValueError(f"{config_path} is a run of {type(model).__name__}: give one of distilled-splatfacto.")
     run = config_path.parent
     record = read_record(run)
-    paths = [Path(path) for path in (teacher_paths or record.get("teachers", ()))]
+    paths = [Path(path) for path in (record.get("teachers", ()) if teacher_paths is None else teacher_paths)]
     teachers = [read_teacher(path) for path in paths]
     ensemble = TeacherEnsemble(teachers, model.device)
     names = unique_names(teachers)

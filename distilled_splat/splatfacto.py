@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Optional
 
 import torch
-from gsplat.strategy import DefaultStrategy
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.model_components.lib_bilagrid import total_variation_loss
 from nerfstudio.models.splatfacto import SplatfactoModel, SplatfactoModelConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
+from distilled_splat.densify import CappedStrategy
 from distilled_splat.gaussians import SH_DEGREE_0, Gaussians
 from distilled_splat.losses import photometric_loss
 from distilled_splat.render import Rendered, View, render, view_of
@@ -28,11 +28,21 @@ class PortableSplatfactoModelConfig(SplatfactoModelConfig):
     """splatfacto's options; every number of steps speaks of a run of `schedule_length` steps."""
 
     _target: type = field(default_factory=lambda: PortableSplatfactoModel)
+    cull_alpha_thresh: float = 0.005
+    """Opacity below which a Gaussian is removed while the splat is densified."""
+    densify_grad_thresh: float = 0.0006
+    """View-space gradient (absolute, see use-absgrad) above which a Gaussian is duplicated or split."""
+    num_downscales: int = 0
+    """Training starts at 1 / 2^this of the photos' resolution; see resolution-schedule."""
+    reset_alpha_every: int = 1_000_000
+    """Reset the opacities every this many densifications; by default never, see docs/method.md."""
     schedule_length: int = 30000
     """Length of the run that the step numbers here speak of: a run of another --max-num-iterations gets them in
     proportion. Set it to --max-num-iterations to have them taken as they are written."""
     min_refine_every: int = 100
     """The densification interval of a short run is not scaled below this (or below refine-every, if that is less)."""
+    max_gaussians: Optional[int] = None
+    """Stop growing at this number of Gaussians; no limit if not given."""
 
     step_fields: ClassVar[tuple[str, ...]] = (
         "warmup_length", "resolution_schedule", "sh_degree_interval", "stop_screen_size_at", "stop_split_at",
@@ -102,7 +112,7 @@ class PortableSplatfactoModel(SplatfactoModel):
         self.strategy_state = self.strategy.initialize_state(scene_scale=1.0)
         self.total_steps: Optional[int] = None
 
-    def build_strategy(self) -> DefaultStrategy:
+    def build_strategy(self) -> CappedStrategy:
         """Return gsplat's densification with splatfacto's settings, quiet.
 
         After an opacity reset splatfacto waits one pass over the photos. In a short run on many photos that would be
@@ -110,7 +120,8 @@ class PortableSplatfactoModel(SplatfactoModel):
         """
         config = self.config
         reset_every = config.reset_alpha_every * config.refine_every
-        return DefaultStrategy(
+        return CappedStrategy(
+            max_gaussians=config.max_gaussians,
             prune_opa=config.cull_alpha_thresh,
             grow_grad2d=config.densify_grad_thresh,
             grow_scale3d=config.densify_size_thresh,

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Optional
 
 import torch
-from gsplat.strategy import DefaultStrategy
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from distilled_splat.agreement import check_teachers
+from distilled_splat.densify import CappedStrategy
 from distilled_splat.losses import VoxelGrid, structural_loss
 from distilled_splat.pseudo_labels import PseudoLabels, TeacherEnsemble
 from distilled_splat.readers import Teacher, read_teacher
@@ -110,7 +110,7 @@ class DistilledModel(PortableSplatfactoModel):
 
     config: DistilledModelConfig
 
-    def build_strategy(self) -> DefaultStrategy:
+    def build_strategy(self) -> CappedStrategy:
         """Return splatfacto's densification for a student that starts from points, and none for the other."""
         strategy = super().build_strategy()
         if self.config.start_from == "teacher":

@@ -1,0 +1,229 @@
+"""The proof with controls: students with and without teachers, at the same size, steps and views."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Optional
+
+from rich.console import Console
+
+from distilled_splat.checkpoints import write_json
+from distilled_splat.runs import read_record
+
+TEACHER, STUDENT, PAPER = "splatfacto-teacher", "distilled-splatfacto", "distilled-splatfacto-paper"
+NO_TEACHERS = ("--pipeline.model.lambda-kd", "0", "--pipeline.model.virtual-fraction", "0")
+NO_STRUCTURE = ("--pipeline.model.structure-weight", "0")
+STRUCTURE = ("--pipeline.model.structure-weight", "1")
+NO_VIRTUAL = ("--pipeline.model.virtual-fraction", "0")
+VIRTUAL = ("--pipeline.model.virtual-fraction", "0.5")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of student: its row in the table, its teachers (names of runs), its options, its method."""
+
+    row: str
+    teachers: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    method: str = STUDENT
+
+
+THREE_KINDS = ("standard", "perturbed", "dropout")
+KINDS = (
+    Kind("no teachers", ("standard",), (*NO_TEACHERS, *NO_STRUCTURE)),
+    Kind("one standard teacher", ("standard",), (*NO_STRUCTURE, *NO_VIRTUAL)),
+    Kind("three standard teachers", ("standard", "standard 2", "standard 3"), (*NO_STRUCTURE, *NO_VIRTUAL)),
+    Kind("three kinds", THREE_KINDS, (*NO_STRUCTURE, *NO_VIRTUAL)),
+    Kind("three kinds + structure", THREE_KINDS, (*STRUCTURE, *NO_VIRTUAL)),
+    Kind("three kinds + virtual views", THREE_KINDS, (*NO_STRUCTURE, *VIRTUAL)),
+    Kind("three kinds + structure + virtual views", THREE_KINDS, (*STRUCTURE, *VIRTUAL)),
+    Kind("our default", THREE_KINDS),
+    Kind("the paper's schedule", THREE_KINDS, method=PAPER),
+)
+CAPPED = "splatfacto capped at N, steps of teacher and student"
+
+
+@dataclass
+class QualityBench:
+    """Train teachers, students and controls on scenes, and write results.json, a table, a plot and pictures.
+
+    Every 8th view is held out. What is finished is not trained again, so the command can be stopped and given again.
+    """
+
+    data: tuple[Path, ...]
+    """Scenes: nerfstudio's format, or blender's (known by its transforms_train.json)."""
+    output: Path = Path("quality")
+    """Folder for the runs and the results."""
+    iterations: int = 3000
+    """Steps of every teacher and every student."""
+    fractions: tuple[float, ...] = (0.05, 0.12, 0.25)
+    """Sizes of the students, as fractions of the standard teacher's Gaussians."""
+    seeds: int = 3
+    """Students of each kind."""
+    rows: tuple[str, ...] = ()
+    """Kinds of students to train, by the names in the table; all if none are given."""
+
+    def run(self) -> None:
+        """Train what is missing, measure, and write the results."""
+        from distilled_splat.bench.quality_report import write_report
+
+        known = [kind.row for kind in KINDS] + [CAPPED]
+        for row in self.rows:
+            if row not in known:
+                raise ValueError(f"There is no row {row!r}: choose from {', '.join(map(repr, known))}.")
+        results: list[dict[str, Any]] = []
+        for scene in self.data:
+            for result in self.scene_results(scene):
+                results.append(result)
+                write_json(self.output / "results.json", {"setting": self.setting(), "results": results})
+        write_report(self.output, results)
+
+    def setting(self) -> dict[str, Any]:
+        """Return what the results depend on beside the code: steps, seeds, versions, machine."""
+        packages = ("distilled-splat", "nerfstudio", "gsplat", "torch", "numba")
+        return {
+            "iterations": self.iterations,
+            "seeds": self.seeds,
+            "fractions": list(self.fractions),
+            "versions": {name: metadata.version(name) for name in packages},
+            "python": platform.python_version(),
+            "processor": platform.processor() or platform.machine(),
+        }
+
+    def wanted(self, row: str) -> bool:
+        """Say whether a row is to be trained."""
+        return not self.rows or row in self.rows
+
+    def scene_results(self, scene: Path) -> Iterator[dict[str, Any]]:
+        """Train and measure one scene's teachers and students, one after the other."""
+        kinds = [kind for kind in KINDS if self.wanted(kind.row)]
+        names = ["standard", "perturbed", "dropout"]
+        if any("standard 2" in kind.teachers for kind in kinds):
+            names += ["standard 2", "standard 3"]
+        teachers = {name: self.train_teacher(scene, name, place) for place, name in enumerate(names)}
+        yield from measured(scene, teachers)
+        count = gaussian_count(teachers["standard"])
+        for fraction in self.fractions:
+            size = round(fraction * count)
+            for kind in kinds:
+                for seed in range(self.seeds):
+                    run = self.train(
+                        scene,
+                        kind.method,
+                        f"{slug(kind.row)}-{size}-{seed}",
+                        seed,
+                        "--pipeline.model.num-gaussians", str(size),
+                        *kind.options,
+                        "--pipeline.model.teachers", *(str(teachers[name]) for name in kind.teachers),
+                    )  # fmt: skip
+                    yield student_result(scene, kind.row, fraction, seed, run)
+            if self.wanted(CAPPED):
+                for seed in range(self.seeds):
+                    capped = (
+                        "--pipeline.model.max-gaussians",
+                        str(size),
+                        "--max-num-iterations",
+                        str(2 * self.iterations),
+                    )
+                    run = self.train(scene, TEACHER, f"capped-{size}-{seed}", seed, *capped)
+                    yield student_result(scene, CAPPED, fraction, seed, run)
+
+    def train_teacher(self, scene: Path, name: str, seed: int) -> Path:
+        """Train one teacher; its kind is the first word of its name."""
+        return self.train(scene, TEACHER, slug(name), seed, "--pipeline.model.variant", name.split()[0])
+
+    def train(self, scene: Path, method: str, name: str, seed: int, *options: str) -> Path:
+        """Run `ns-train` unless that run is finished, and return its folder.
+
+        Raises:
+            SystemExit: if the training fails.
+        """
+        run = self.output / "runs" / scene.name / method / name
+        if read_record(run).get("finished"):
+            return run
+        run.mkdir(parents=True, exist_ok=True)
+        command = [
+            sys.executable, "-m", "nerfstudio.scripts.train", method,
+            "--data", str(scene), "--output-dir", str(self.output / "runs"), "--timestamp", name,
+            "--max-num-iterations", str(self.iterations), "--machine.seed", str(42 + seed),
+            "--pipeline.datamanager.train-cameras-sampling-seed", str(42 + seed),
+            "--vis", "tensorboard", "--steps-per-eval-image", "1000000", "--steps-per-eval-all-images", "1000000",
+            *options, *dataparser(scene),
+        ]  # fmt: skip
+        Console().print(f"{scene.name}: {name}")
+        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+        with (run / "training.log").open("ab") as log:
+            code = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False).returncode
+        if code != 0 or not read_record(run).get("finished"):
+            raise SystemExit(f"The training of {name} on {scene} ended with code {code}; see {run / 'training.log'}.")
+        return run
+
+
+def slug(name: str) -> str:
+    """Turn a row's name into one for a folder."""
+    return "-".join("".join(letter if letter.isalnum() else " " for letter in name.lower()).split())
+
+
+def dataparser(scene: Path) -> list[str]:
+    """Return the part of the command line that says how a scene is parsed, every 8th view held out."""
+    if (scene / "transforms_train.json").exists():
+        return ["blender-data"]
+    return ["nerfstudio-data", "--eval-mode", "interval", "--eval-interval", "8"]
+
+
+def gaussian_count(run: Path) -> int:
+    """Return the number of Gaussians of a finished run."""
+    from distilled_splat.readers import read_teacher
+
+    return len(read_teacher(run).gaussians)
+
+
+def measured(scene: Path, teachers: dict[str, Path]) -> Iterator[dict[str, Any]]:
+    """Measure the teachers and the mean render of the three kinds on the held-out views."""
+    from distilled_splat.compare import compare
+
+    for name, run in teachers.items():
+        yield result_of(scene, f"{name} teacher", None, 0, run, compare(run / "config.yml", []).rows[-1])
+    three = [teachers[name] for name in THREE_KINDS]
+    rows = {row.name: row for row in compare(three[0] / "config.yml", three).rows}
+    yield result_of(scene, "mean of the three kinds", None, 0, None, rows["mean of teachers"])
+
+
+def student_result(scene: Path, row: str, fraction: float, seed: int, run: Path) -> dict[str, Any]:
+    """Measure one student."""
+    from distilled_splat.compare import compare
+
+    return result_of(scene, row, fraction, seed, run, compare(run / "config.yml", []).rows[-1])
+
+
+def result_of(
+    scene: Path, name: str, fraction: Optional[float], seed: int, run: Optional[Path], row: Any
+) -> dict[str, Any]:
+    """Return one measurement as JSON content."""
+    record = {} if run is None else read_record(run)
+    return {
+        "scene": scene.name,
+        "row": name,
+        "fraction": fraction,
+        "seed": seed,
+        "gaussians": row.gaussians,
+        "megabytes": row.megabytes,
+        "psnr": row.psnr,
+        "ssim": row.ssim,
+        "seconds": row.seconds,
+        "data": record.get("scene"),
+        "settings": record.get("settings"),
+    }
+
+
+def summary(values: Sequence[float]) -> tuple[float, float]:
+    """Return mean and sample standard deviation (0 for a single value)."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
