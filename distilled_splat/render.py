@@ -76,10 +76,10 @@ def view_of(camera: Cameras, camera_to_world: Optional[Tensor] = None, downscale
         downscale: integer factor by which the image is smaller than the photo.
 
     Raises:
-        ValueError: if the camera is not a perspective one.
+        ValueError: if the camera is neither a perspective one nor a fisheye whose photos nerfstudio undistorts.
     """
     kind = int(camera.camera_type.flatten()[0])
-    if kind != CameraType.PERSPECTIVE.value:
+    if kind != CameraType.PERSPECTIVE.value and not is_undistorted_fisheye(camera):
         raise ValueError(
             f"This camera is of type {CameraType(kind).name}, and Gaussians are rendered through pinhole cameras only: "
             "undistort the images (ns-process-data does) or leave these cameras out."
@@ -87,6 +87,13 @@ def view_of(camera: Cameras, camera_to_world: Optional[Tensor] = None, downscale
     pose = camera.camera_to_worlds[0] if camera_to_world is None else camera_to_world
     K = camera.get_intrinsics_matrices()[0].to(pose.device)
     return downscaled(View(world_to_camera(pose), K, int(camera.width), int(camera.height)), downscale)
+
+
+def is_undistorted_fisheye(camera: Cameras) -> bool:
+    """Tell whether nerfstudio's datamanager has made a pinhole of a fisheye; the camera's type stays what it was."""
+    kinds = (CameraType.FISHEYE.value, CameraType.FISHEYE624.value)
+    distortion = camera.distortion_params
+    return int(camera.camera_type.flatten()[0]) in kinds and distortion is not None and bool(distortion.any())
 
 
 def rasterizer_for(device: torch.device) -> Callable[..., tuple[Tensor, Tensor, dict[str, Any]]]:
