@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -105,7 +105,7 @@ def test_a_student_starts_as_its_teacher_looks_whatever_the_degree(
 
 
 @pytest.mark.parametrize("mode", ["SO3xR3", "SE3"])
-def test_poses_are_optimised_in_a_teacher(tmp_path: Path, scene: Path, mode: str) -> None:
+def test_poses_are_optimised_in_a_teacher(tmp_path: Path, scene: Path, mode: Literal["SO3xR3", "SE3"]) -> None:
     trainer = tiny_teacher(scene, tmp_path, iterations=8, camera_optimizer=CameraOptimizerConfig(mode=mode))
     moved = trainer.pipeline.model.camera_optimizer.pose_adjustment
     assert moved.shape == (9, 6)
@@ -154,7 +154,7 @@ def test_a_crop_box_leaves_out_what_is_outside(tmp_path: Path, scene: Path) -> N
     camera = trainer.pipeline.datamanager.train_cameras[:1]
 
     def seen(half: float, centre: tuple[float, float, float]) -> dict[str, Any]:
-        angles, sizes = (0.0, 0.0, 0.0), (2 * half,) * 3
+        angles, sizes = (0.0, 0.0, 0.0), (2 * half, 2 * half, 2 * half)
         return model.get_outputs_for_camera(camera, obb_box=OrientedBox.from_params(centre, angles, sizes))
 
     everything = model.get_outputs_for_camera(camera)

@@ -1,0 +1,192 @@
+"""The one way to a picture: cameras, backgrounds, blending weights, and whose rasterizer is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nerfstudio.cameras.cameras import Cameras, CameraType
+from reference import rasterize
+from scenes import dense_scene
+from torch import Tensor
+
+from distilled_splat.gaussians import Gaussians
+from distilled_splat.render import View, blending_weights, rasterizer_for, render, view_of, world_to_camera
+
+
+def splat_and_view(seed: int = 0) -> tuple[Gaussians, View]:
+    scene = dense_scene(seed)
+    gaussians = Gaussians(
+        means=scene.means,
+        quats=scene.quats,
+        log_scales=torch.log(scene.scales),
+        logit_opacities=torch.logit(scene.opacities.clamp(1e-4, 0.999)),
+        sh_dc=scene.colors[:, 0],
+        sh_rest=scene.colors[:, 1:],
+    )
+    return gaussians, View(scene.viewmats[0], scene.Ks[0], scene.width, scene.height)
+
+
+def dense_render(gaussians: Gaussians, view: View, colors: Tensor, mode: str = "classic") -> Tensor:
+    """Render colours [N, D] with the float64 reference, over black; [H, W, D]."""
+    rendered = rasterize(
+        means=gaussians.means.double(),
+        quats=gaussians.quats.double(),
+        scales=torch.exp(gaussians.log_scales.double()),
+        opacities=torch.sigmoid(gaussians.logit_opacities.double()),
+        colors=colors,
+        viewmats=view.viewmat.double()[None],
+        Ks=view.K.double()[None],
+        width=view.width,
+        height=view.height,
+        rasterize_mode=mode,
+    )
+    return rendered.image[0]
+
+
+def camera_at(pose: np.ndarray, camera_type: CameraType = CameraType.PERSPECTIVE, **options: Any) -> Cameras:
+    return Cameras(
+        camera_to_worlds=torch.from_numpy(pose)[None].float(),
+        fx=50.0, fy=60.0, cx=33.0, cy=21.0, width=67, height=45, camera_type=camera_type, **options,
+    )  # fmt: skip
+
+
+def some_pose(seed: int = 0) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    rotation = np.linalg.qr(generator.normal(size=(3, 3)))[0]
+    rotation *= np.sign(np.linalg.det(rotation))
+    return np.concatenate((rotation, generator.normal(size=(3, 1))), axis=1)
+
+
+def test_world_to_camera_is_the_inverse_with_flipped_axes() -> None:
+    for seed in range(5):
+        pose = some_pose(seed)
+        whole = np.concatenate((pose, [[0, 0, 0, 1]]))
+        expected = np.diag([1.0, -1.0, -1.0, 1.0]) @ np.linalg.inv(whole)
+        for given in (pose, whole):
+            np.testing.assert_allclose(world_to_camera(torch.from_numpy(given)).numpy(), expected, atol=1e-12)
+
+
+def test_gradients_reach_an_optimised_pose() -> None:
+    gaussians, _ = splat_and_view()
+    pose = torch.from_numpy(np.concatenate((np.diag([1.0, -1, -1]), np.zeros((3, 1))), axis=1)).float()
+    pose.requires_grad_()
+    render(gaussians, view_of(camera_at(some_pose()), pose)).premultiplied.sum().backward()
+    assert pose.grad is not None and bool(pose.grad[:, 3].abs().min() > 0)
+
+
+def test_a_smaller_view_sees_the_same_field() -> None:
+    camera = camera_at(some_pose())
+    view = view_of(camera, downscale=4)
+    assert (view.width, view.height) == (16, 11)
+    expected = torch.tensor([[12.5, 0, 8.25], [0, 15, 5.25], [0, 0, 1]])
+    torch.testing.assert_close(view.K, expected)
+    torch.testing.assert_close(view.viewmat, view_of(camera).viewmat)
+
+
+@pytest.mark.parametrize("kind", [CameraType.FISHEYE, CameraType.EQUIRECTANGULAR, CameraType.ORTHOPHOTO])
+def test_a_camera_that_is_no_pinhole_is_refused_by_name(kind: CameraType) -> None:
+    with pytest.raises(ValueError, match=kind.name):
+        view_of(camera_at(some_pose(), kind))
+
+
+def test_background_shows_through_exactly_what_is_transparent() -> None:
+    gaussians, view = splat_and_view()
+    rendered = render(gaussians, view)
+    assert float(rendered.alpha.min()) >= 0 and float(rendered.alpha.max()) <= 1
+    colour = torch.tensor([0.2, 0.5, 0.8])
+    expected = (rendered.premultiplied + (1 - rendered.alpha) * colour).clamp(0, 1)
+    torch.testing.assert_close(rendered.over(colour), expected)
+    nothing = render(gaussians[torch.zeros(len(gaussians), dtype=torch.bool)], view)
+    assert torch.equal(nothing.over(colour), colour.expand(view.height, view.width, 3))
+
+
+def test_grey_gaussians_before_the_same_grey_are_invisible() -> None:
+    gaussians, view = splat_and_view()
+    grey = Gaussians(
+        gaussians.means, gaussians.quats, gaussians.log_scales, gaussians.logit_opacities,
+        torch.zeros_like(gaussians.sh_dc), torch.zeros_like(gaussians.sh_rest),
+    )  # fmt: skip
+    image = render(grey, view).over(torch.full((3,), 0.5))
+    torch.testing.assert_close(image, torch.full_like(image, 0.5), atol=1e-6, rtol=0)
+
+
+def test_opacity_factors_multiply_opacities() -> None:
+    gaussians, view = splat_and_view()
+    kept = torch.rand(len(gaussians), generator=torch.Generator().manual_seed(0)) < 0.5
+    dropped = render(gaussians, view, opacity_factors=kept.float())
+    torch.testing.assert_close(dropped.premultiplied, render(gaussians[kept], view).premultiplied, atol=1e-5, rtol=0)
+
+
+def test_depth_is_that_of_a_wall() -> None:
+    gaussians, view = splat_and_view()
+    wall = Gaussians(
+        torch.cat((gaussians.means[:, :2], torch.full((len(gaussians), 1), 3.0)), dim=1),
+        gaussians.quats, gaussians.log_scales, gaussians.logit_opacities, gaussians.sh_dc, gaussians.sh_rest,
+    )  # fmt: skip
+    rendered = render(wall, view, depth=True)
+    assert rendered.depth is not None
+    seen = rendered.alpha > 0.01
+    assert int(seen.sum()) > 500
+    torch.testing.assert_close(rendered.depth[seen], torch.full((int(seen.sum()),), 3.0))
+
+
+@pytest.mark.parametrize("antialiased", [False, True])
+def test_blending_weights_are_the_references_gradient(antialiased: bool) -> None:
+    gaussians, view = splat_and_view()
+    colors = torch.ones(len(gaussians), 1, dtype=torch.float64, requires_grad=True)
+    dense_render(gaussians, view, colors, "antialiased" if antialiased else "classic").sum().backward()
+    assert colors.grad is not None
+    weights = blending_weights(gaussians, view, antialiased)
+    torch.testing.assert_close(weights.double(), colors.grad[:, 0], atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        weights.sum(), render(gaussians, view, antialiased=antialiased).alpha.sum(), rtol=1e-4, atol=0
+    )
+
+
+def test_blending_weights_leave_no_gradient_behind() -> None:
+    gaussians, view = splat_and_view()
+    gaussians.means.requires_grad_()
+    with torch.no_grad():
+        weights = blending_weights(gaussians, view)
+    assert gaussians.means.grad is None and not weights.requires_grad
+
+
+def test_cuda_tensors_go_to_gsplat_and_all_others_to_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    import gsplat.rendering
+
+    import distilled_splat.cpu.rasterization
+
+    assert rasterizer_for(torch.device("cuda", 1)) is gsplat.rendering.rasterization
+    assert rasterizer_for(torch.device("cpu")) is distilled_splat.cpu.rasterization.rasterization
+
+
+def test_gsplat_is_called_by_its_own_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+    import inspect
+
+    import gsplat.rendering
+
+    import distilled_splat.render
+
+    signature = inspect.signature(gsplat.rendering.rasterization)
+    ours = distilled_splat.render.rasterizer_for(torch.device("cpu"))
+    calls = []
+
+    def as_gsplat(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        calls.append(bound.arguments)
+        return ours(**bound.arguments)
+
+    gaussians, view = splat_and_view()
+    expected = render(gaussians, view, depth=True, antialiased=True, absgrad=True, sh_degree=2)
+    monkeypatch.setattr(gsplat.rendering, "rasterization", as_gsplat)
+    monkeypatch.setattr(distilled_splat.render, "rasterizer_for", lambda device: rasterizer_for(torch.device("cuda")))
+    rendered = render(gaussians, view, depth=True, antialiased=True, absgrad=True, sh_degree=2)
+    blending_weights(gaussians, view)
+    assert torch.equal(rendered.premultiplied, expected.premultiplied)
+    picture, weights = calls
+    assert picture["render_mode"] == "RGB+ED" and picture["rasterize_mode"] == "antialiased" and picture["absgrad"]
+    assert picture["sh_degree"] == 2 and picture["packed"] is False and picture["near_plane"] == 0.01
+    assert weights.get("sh_degree") is None and weights["colors"].shape == (len(gaussians), 1)
