@@ -1,0 +1,49 @@
+"""The cap on densification."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from distilled_splat.densify import CappedStrategy
+
+SHAPES: dict[str, tuple[int, ...]] = {"means": (3,), "scales": (3,), "quats": (4,), "opacities": (1,)}
+
+
+def splat(count: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """Gaussians that are small and opaque, each of which gets the gradient of its index."""
+    generator = torch.Generator().manual_seed(0)
+    parameters = torch.nn.ParameterDict(
+        {name: torch.nn.Parameter(torch.randn(count, *shape, generator=generator)) for name, shape in SHAPES.items()}
+    )
+    parameters["scales"].data.fill_(-6)
+    parameters["opacities"].data.fill_(3)
+    optimizers = {name: torch.optim.Adam([parameter]) for name, parameter in parameters.items()}
+    state = {"grad2d": torch.arange(count) * 1e-2, "count": torch.ones(count), "scene_scale": 1.0}
+    return parameters, optimizers, state
+
+
+@pytest.mark.parametrize(("cap", "expected"), [(None, 19), (100, 19), (15, 15), (11, 11), (10, 10), (5, 10)])
+def test_growth_stops_at_the_cap(cap: int | None, expected: int) -> None:
+    parameters, optimizers, state = splat(10)
+    strategy = CappedStrategy(grow_grad2d=1e-3, max_gaussians=cap)
+    strategy._grow_gs(parameters, optimizers, state, step=1000)
+    assert len(parameters["means"]) == expected
+    assert strategy.grow_grad2d == 1e-3
+
+
+def test_the_largest_gradients_are_grown_first() -> None:
+    parameters, optimizers, state = splat(10)
+    before = parameters["means"].detach().clone()
+    CappedStrategy(grow_grad2d=1e-3, max_gaussians=13)._grow_gs(parameters, optimizers, state, step=1000)
+    assert torch.equal(parameters["means"][10:], before[7:])
+
+
+def test_splits_for_size_do_not_break_the_cap() -> None:
+    parameters, optimizers, state = splat(10)
+    state["radii"] = torch.ones(10)
+    strategy = CappedStrategy(grow_grad2d=1e-3, max_gaussians=12, refine_scale2d_stop_iter=10_000)
+    strategy._grow_gs(parameters, optimizers, state, step=1000)
+    assert len(parameters["means"]) == 12

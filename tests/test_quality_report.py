@@ -1,0 +1,55 @@
+"""The table and the plot of the quality benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from distilled_splat.bench.quality import KINDS, QualityBench, slug, summary
+from distilled_splat.bench.quality_report import table, write_report
+
+
+def measurement(row: str, fraction: float | None, seed: int, psnr: float) -> dict[str, Any]:
+    return {
+        "scene": "fox", "row": row, "fraction": fraction, "seed": seed, "gaussians": 1000, "megabytes": 0.248,
+        "psnr": psnr, "ssim": 0.9, "seconds": 60.0,
+    }  # fmt: skip
+
+
+RESULTS = [
+    measurement("standard teacher", None, 0, 31.0),
+    measurement("no teachers", 0.12, 0, 29.0),
+    measurement("no teachers", 0.12, 1, 30.0),
+]
+
+
+def test_table_has_mean_and_spread_over_the_seeds() -> None:
+    lines = table(RESULTS).splitlines()
+    assert len(lines) == 4
+    assert "| fox |  | standard teacher | 1000 | 0.2 | 31.00 ± 0.00 |" in lines[2]
+    assert "| fox | 12 % | no teachers | 1000 | 0.2 | 29.50 ± 0.71 |" in lines[3] and lines[3].endswith("| 2 |")
+
+
+def test_spread_is_the_sample_standard_deviation() -> None:
+    assert summary([1.0, 2.0, 3.0]) == (2.0, 1.0)
+    assert summary([5.0]) == (5.0, 0.0)
+
+
+def test_report_is_a_table_and_a_picture(tmp_path: Path) -> None:
+    write_report(tmp_path, RESULTS)
+    assert (tmp_path / "table.md").read_text(encoding="utf8") == table(RESULTS)
+    with Image.open(tmp_path / "rate-distortion.png") as picture:
+        assert picture.width > 500
+
+
+def test_every_row_has_a_folder_of_its_own() -> None:
+    assert len({slug(kind.row) for kind in KINDS}) == len(KINDS)
+
+
+def test_an_unknown_row_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no row 'teh default'"):
+        QualityBench(data=(tmp_path,), output=tmp_path / "o", rows=("teh default",)).run()
+    assert not (tmp_path / "o").exists()
