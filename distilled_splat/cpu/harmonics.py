@@ -58,12 +58,13 @@ _C4A, _C4B, _C4C, _C4D, _C4E, _C4F, _C4G, _C4H = (
 
 
 @njit(nogil=True)
-def _directions(means: Any, centre: Any, first: int, count: int) -> Any:
-    """Give the unit vectors from the camera's centre to a block of means, and one over their lengths."""
+def _directions(means: Any, centre: Any, first: int, count: int, visible: Any) -> Any:
+    """Give the unit vectors from the camera's centre to a block of means, zero where not visible, and 1 / length."""
     mean = load3(means, first, count)
     direction = mean[0] - centre[0], mean[1] - centre[1], mean[2] - centre[2]
     inverse_length = _ONE / square_root(dot(direction, direction))
-    return scaled(direction, inverse_length), inverse_length
+    x, y, z = scaled(direction, inverse_length)
+    return (select(visible, x, _ZERO), select(visible, y, _ZERO), select(visible, z, _ZERO)), inverse_length
 
 
 @njit(nogil=True)
@@ -186,7 +187,7 @@ def _shade_kernel(
         visible = gather(radii, first, 1, count) > _ZERO
         red, green, blue = zero, zero, zero
         if any_lane(visible):
-            direction, _ = _directions(means, centre, first, count)
+            direction, _ = _directions(means, centre, first, count, visible)
             _evaluate_bases(direction, degree, bases)
             red, green, blue = splat(_HALF), splat(_HALF), splat(_HALF)
             for k in range((degree + 1) * (degree + 1)):
@@ -235,7 +236,7 @@ def _shade_backward_kernel(
             visible = gather(radii, first, 1, count) > _ZERO
             v_x, v_y, v_z = zero, zero, zero
             if any_lane(visible):
-                direction, inverse_length = _directions(means, centre, first, count)
+                direction, inverse_length = _directions(means, centre, first, count, visible)
                 _evaluate_bases(direction, degree, bases)
                 _evaluate_slopes(direction, degree, slopes)
                 color, v_color = load3(colors, first, count), load3(v_colors, first, count)

@@ -1,0 +1,96 @@
+"""The thread pool of the CPU kernels, and the memory that they use again."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from distilled_splat.cpu import buffers
+from distilled_splat.cpu.threads import num_threads, parallel_ranges
+
+
+def collect(count: int, chunks: int | None = None) -> list[tuple[int, int]]:
+    ranges: list[tuple[int, int]] = []
+    parallel_ranges(lambda start, stop: ranges.append((start, stop)), count, chunks=chunks)
+    return sorted(ranges)
+
+
+@pytest.mark.parametrize("chunks", [None, 1, 2, 7, 100])
+@pytest.mark.parametrize("count", [1, 2, 3, 64, 1000])
+def test_ranges_cover_everything_once(count: int, chunks: int | None) -> None:
+    ranges = collect(count, chunks)
+    assert [i for start, stop in ranges for i in range(start, stop)] == list(range(count))
+    if chunks is not None:
+        assert len(ranges) == min(chunks, count)
+
+
+def test_nothing_to_do_calls_nothing() -> None:
+    assert collect(0) == []
+
+
+def test_what_a_kernel_raises_reaches_the_caller_after_all_ranges() -> None:
+    done = []
+
+    def kernel(start: int, stop: int) -> None:
+        if start == 3:
+            raise RuntimeError("range 3")
+        done.append(start)
+
+    with pytest.raises(RuntimeError, match="range 3"):
+        parallel_ranges(kernel, 10, chunks=10)
+    assert sorted(done) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.skipif(num_threads() < 2, reason="one processor only")
+def test_ranges_run_on_several_threads() -> None:
+    meeting = threading.Barrier(2, timeout=30)
+    parallel_ranges(lambda start, stop: meeting.wait() and None, 2, chunks=2)
+    assert not meeting.broken
+
+
+def test_a_kernel_may_start_ranges_of_its_own() -> None:
+    seen: list[int] = []
+
+    def outer(start: int, stop: int) -> None:
+        parallel_ranges(lambda a, b: seen.append(b - a), 8, chunks=4)
+
+    parallel_ranges(outer, 6, chunks=6)
+    assert sum(seen) == 48
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_starts_a_pool_of_its_own() -> None:
+    collect(8)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if collect(100, 10) == [(i, i + 10) for i in range(0, 100, 10)] else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_memory_is_used_again_only_when_nobody_holds_it() -> None:
+    size = (3_000_017,)
+    first = buffers.empty(size)
+    address = first.ctypes.data
+    assert address % 64 == 0
+    second = buffers.empty(size)
+    assert not np.shares_memory(first, second)
+    view = torch.from_numpy(first[5:]).view(-1)[3:]
+    del first
+    assert not np.shares_memory(buffers.empty(size), view.numpy())
+    del view
+    again = [buffers.empty(size) for _ in range(3)]
+    assert address in [array.ctypes.data for array in again]
+
+
+def test_memory_that_nobody_asks_for_is_let_go() -> None:
+    large = buffers.empty((50_000_000,), np.uint8)
+    del large
+    assert max(block.size for block in buffers._free.values()) >= 50_000_000
+    for i in range(600):
+        buffers.empty((100_000 * (1 + i % 7),), np.uint8)
+        buffers.empty((1_000_000 + 4_000 * i,), np.uint8)
+    assert max(block.size for block in buffers._free.values()) < 50_000_000
