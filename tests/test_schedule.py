@@ -1,0 +1,72 @@
+"""A schedule keeps its shape in a run of any length."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from distilled_splat.config import distilled_splatfacto, distilled_splatfacto_paper, splatfacto_teacher
+from distilled_splat.runs import plain
+from distilled_splat.schedule import scaled_to_run
+
+METHODS = [splatfacto_teacher, distilled_splatfacto, distilled_splatfacto_paper]
+
+
+def of_length(method: Any, iterations: int, **options: Any) -> Any:
+    config = copy.deepcopy(method.config)
+    config.max_num_iterations = iterations
+    for name, value in options.items():
+        setattr(config.pipeline.model, name, value)
+    return config
+
+
+def scaled_model(*args: Any, **options: Any) -> Any:
+    return scaled_to_run(of_length(*args, **options)).pipeline.model
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("iterations", [3000, 7000, 60000])
+def test_every_step_number_keeps_its_place(method: Any, iterations: int) -> None:
+    full: Any = method.config
+    scaled: Any = scaled_to_run(of_length(method, iterations))
+    for name in full.pipeline.model.step_fields:
+        place = getattr(full.pipeline.model, name) / 30000
+        assert getattr(scaled.pipeline.model, name) / iterations == pytest.approx(place, abs=0.5 / iterations)
+    for group, options in scaled.optimizers.items():
+        original = full.optimizers[group]["scheduler"]
+        if original is not None:
+            assert options["scheduler"].max_steps == iterations
+            assert options["scheduler"].warmup_steps == round(original.warmup_steps * iterations / 30000)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_scaling_is_done_once_and_on_a_copy(method: Any) -> None:
+    config = of_length(method, 3000)
+    before = plain(config)
+    once = scaled_to_run(config)
+    assert plain(config) == before
+    assert plain(scaled_to_run(once)) == plain(once) != before
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_of_the_schedules_own_length_is_taken_as_written(method: Any) -> None:
+    assert plain(scaled_to_run(of_length(method, 30000))) == plain(method.config)
+    by_hand = of_length(method, 3000, schedule_length=3000)
+    assert plain(scaled_to_run(by_hand)) == plain(by_hand)
+
+
+def test_the_densification_interval_has_a_floor_and_resets_keep_their_place() -> None:
+    options: dict[str, Any] = {"refine_every": 100, "reset_alpha_every": 30}
+    model = scaled_model(splatfacto_teacher, 3000, **options, min_refine_every=50)
+    assert (model.refine_every, model.reset_alpha_every * model.refine_every) == (50, 300)
+    model = scaled_model(splatfacto_teacher, 60000, **options)
+    assert (model.refine_every, model.reset_alpha_every * model.refine_every) == (200, 6000)
+    model = scaled_model(splatfacto_teacher, 3000, **{**options, "refine_every": 20})
+    assert model.refine_every == 20, "an interval below the floor is left as it was asked for"
+
+
+def test_zero_stays_zero_and_nothing_else_becomes_zero() -> None:
+    model = scaled_model(distilled_splatfacto, 10, first_cut=0, warmup_length=500)
+    assert model.first_cut == 0 and model.warmup_length == 1 and model.sh_degree_interval == 1

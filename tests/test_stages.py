@@ -1,0 +1,135 @@
+"""Teachers are found again by what decides their outcome, and by nothing else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
+from PIL import Image
+from tiny import tiny_config
+
+from distilled_splat.config import distilled_splatfacto
+from distilled_splat.runs import scene_fingerprint, settings_fingerprint, unfinished_run, update_record
+from distilled_splat.stages import parsed_scene, teacher_config
+from distilled_splat.teachers import VARIANTS
+
+
+def teacher_names(scene: Path, output: Path, iterations: int = 20, **options: Any) -> list[str]:
+    """Return the run folders' names of the teachers that a student's command would train."""
+    student = tiny_config(distilled_splatfacto, scene, output, iterations, **options)
+    fingerprint = scene_fingerprint(parsed_scene(student))
+    return [teacher_config(student, variant, fingerprint).timestamp for variant in VARIANTS]
+
+
+@pytest.fixture
+def moved_scene(scene: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(scene, tmp_path / "elsewhere" / "renamed"))
+
+
+def test_the_same_command_names_the_same_teachers_wherever_data_and_runs_lie(
+    scene: Path, moved_scene: Path, tmp_path: Path
+) -> None:
+    names = teacher_names(scene, tmp_path / "a")
+    assert [name.split("-")[0] for name in names] == list(VARIANTS)
+    assert teacher_names(scene, tmp_path / "b") == names
+    assert teacher_names(moved_scene, tmp_path / "a") == names
+
+
+def test_what_concerns_the_student_alone_leaves_the_teachers(scene: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"keep_fraction": 0.3, "lambda_kd": 2.0, "cuts": 3, "structure_every": 0}
+    assert teacher_names(scene, tmp_path, **options) == teacher_names(scene, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ssim_lambda": 0.3},
+        {"sh_degree": 2},
+        {"rasterize_mode": "antialiased"},
+        {"iterations": 21},
+        {"min_refine_every": 7},
+    ],
+)
+def test_an_option_of_splatfacto_makes_other_teachers(scene: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    assert not set(teacher_names(scene, tmp_path, **options)) & set(teacher_names(scene, tmp_path))
+
+
+def test_a_changed_photo_mask_pose_or_point_makes_other_teachers(
+    scene: Path, moved_scene: Path, tmp_path: Path
+) -> None:
+    names = {tuple(teacher_names(scene, tmp_path))}
+    photo = moved_scene / "images" / "0002.png"
+    with Image.open(photo) as image:
+        changed = image.copy()
+    changed.putpixel((3, 3), (0, 255, 0))
+    changed.save(photo)
+    names.add(tuple(teacher_names(moved_scene, tmp_path)))
+
+    meta = json.loads((moved_scene / "transforms.json").read_text())
+    meta["frames"][1]["transform_matrix"][0][3] += 0.01
+    (moved_scene / "transforms.json").write_text(json.dumps(meta))
+    names.add(tuple(teacher_names(moved_scene, tmp_path)))
+
+    shutil.copy(photo, moved_scene / "mask.png")
+    for frame in meta["frames"]:
+        frame["mask_path"] = "mask.png"
+    (moved_scene / "transforms.json").write_text(json.dumps(meta))
+    names.add(tuple(teacher_names(moved_scene, tmp_path)))
+
+    points = (moved_scene / "sparse_pc.ply").read_bytes()
+    (moved_scene / "sparse_pc.ply").write_bytes(points[:-9] + bytes(9))
+    names.add(tuple(teacher_names(moved_scene, tmp_path)))
+    assert len(names) == 5
+
+
+def test_teachers_differ_from_each_other_in_order_of_photos_and_chance(scene: Path, tmp_path: Path) -> None:
+    student = tiny_config(distilled_splatfacto, scene, tmp_path, 20)
+    configs = [teacher_config(student, variant, "scene") for variant in VARIANTS]
+    assert len({config.machine.seed for config in configs}) == 3
+    seeds = {config.pipeline.datamanager.train_cameras_sampling_seed for config in configs}  # type: ignore[attr-defined]
+    assert len(seeds) == 3
+
+
+def test_a_teacher_never_opens_a_viewer_or_waits_for_one(scene: Path, tmp_path: Path) -> None:
+    student = tiny_config(distilled_splatfacto, scene, tmp_path)
+    for vis in ("viewer", "viewer+tensorboard", "viewer_legacy", "tensorboard"):
+        student.vis = vis
+        assert teacher_config(student, "standard", "scene").vis == "tensorboard"
+
+
+def test_data_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    student = tiny_config(distilled_splatfacto, tmp_path / "nowhere", tmp_path)
+    with pytest.raises(SystemExit, match=r"The data in .*nowhere cannot be read"):
+        parsed_scene(student)
+
+
+def test_where_a_run_is_shown_or_stored_is_no_setting(scene: Path, tmp_path: Path) -> None:
+    config = tiny_config(distilled_splatfacto, scene, tmp_path)
+    fingerprint = settings_fingerprint(config)
+    config.vis, config.output_dir, config.steps_per_save, config.timestamp = "wandb", tmp_path / "x", 7, "name"
+    assert settings_fingerprint(config) == fingerprint
+    config.pipeline.model.camera_optimizer = CameraOptimizerConfig(mode="SE3")
+    assert settings_fingerprint(config) != fingerprint
+
+
+def test_only_the_newest_run_of_the_settings_is_gone_on_with(tmp_path: Path) -> None:
+    update_record(tmp_path / "2026-01-01_000000", settings="same", finished=False)
+    update_record(tmp_path / "2026-01-02_000000", settings="other", finished=False)
+    assert unfinished_run(tmp_path, "same") == tmp_path / "2026-01-01_000000"
+    update_record(tmp_path / "2026-01-03_000000", settings="same", finished=True)
+    assert unfinished_run(tmp_path, "same") is None
+    assert unfinished_run(tmp_path / "nowhere", "same") is None
+
+
+def test_other_methods_do_not_pay_for_this_plugin() -> None:
+    code = (
+        "import sys, distilled_splat.config; print('numba' in sys.modules, 'distilled_splat.cpu.simd' in sys.modules)"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.split()[-2:] == ["False", "False"]
