@@ -15,7 +15,7 @@ import torch
 from gsplat.strategy import DefaultStrategy
 from scenes import Scene, dense_scene
 
-from distilled_splat.cpu import blend, depth_order, threads, tiles
+from distilled_splat.cpu import depth_order, threads, tiles
 from distilled_splat.cpu.rasterization import rasterization
 
 
@@ -44,7 +44,7 @@ def test_repeats_are_the_same_bits() -> None:
 def test_one_thread_gives_the_same_bits_as_several(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = dense_scene(count=20_000, width=150, height=100)
     several = forward_and_backward(scene)
-    for module in (threads, blend, depth_order, tiles):
+    for module in (threads, depth_order, tiles):
         monkeypatch.setattr(module, "num_threads", lambda: 1)
     assert_same_bits(forward_and_backward(scene), several)
 

@@ -13,15 +13,10 @@ from distilled_splat.cpu import buffers
 from distilled_splat.cpu.blend_backward import SUMS, blend_backward_kernel, gather_kernel
 from distilled_splat.cpu.blend_forward import blend_kernel
 from distilled_splat.cpu.projection import Projection
-from distilled_splat.cpu.threads import num_threads, parallel_ranges
+from distilled_splat.cpu.threads import on_all_threads, parallel_ranges
 from distilled_splat.cpu.tiles import CHANNELS, TileLists, list_tiles, pack_channels_kernel
 
 _NOTHING = np.zeros((0, 2), np.float32)
-
-
-def _on_all_threads(kernel: Any, *args: Any) -> None:
-    """Run a kernel once per thread; the calls share out the tiles by a counter."""
-    parallel_ranges(kernel, num_threads(), np.zeros(1, np.int64), *args, chunks=num_threads())
 
 
 class _Blend(torch.autograd.Function):
@@ -60,7 +55,7 @@ class _Blend(torch.autograd.Function):
             tiles_per_gaussian[c] = torch.from_numpy(tiles.tiles_per_gaussian)
             for first in range(0, num_channels, CHANNELS):
                 _pack_channels(tiles, of_camera, with_depth, first)
-                _on_all_threads(
+                on_all_threads(
                     blend_kernel,
                     tiles.records,
                     tiles.pairs,
@@ -102,7 +97,7 @@ class _Blend(torch.autograd.Function):
             slots = buffers.empty((len(tiles.pairs), SUMS))
             for first in range(0, max(num_channels, 1), CHANNELS):
                 _pack_channels(tiles, of_camera, ctx.with_depth, first)
-                _on_all_threads(
+                on_all_threads(
                     blend_backward_kernel,
                     tiles.records,
                     tiles.pairs,

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, Optional
 
+import numpy as np
+
 Kernel = Callable[..., Any]
 
 
@@ -125,3 +127,14 @@ def parallel_ranges(kernel: Kernel, count: int, *args: Any, chunks: Optional[int
     _pool.submit(job, min(chunks, num_threads()) - 1)
     job.work()
     job.wait()
+
+
+def on_all_threads(kernel: Kernel, *args: Any) -> None:
+    """Call `kernel(start, stop, counter, *args)` once per thread; the calls share out their work by the counter.
+
+    Args:
+        kernel: As for `parallel_ranges`; it must take pieces of work from `counter`, an int64 array [1] that starts at
+            0, until none is left, and may not count on being called more than once.
+        args: Handed on to every call.
+    """
+    parallel_ranges(kernel, num_threads(), np.zeros(1, np.int64), *args, chunks=num_threads())
