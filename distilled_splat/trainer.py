@@ -82,8 +82,16 @@ class ResumableTrainer(Trainer):
         self.last_report = 0.0
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
-        """Set up as nerfstudio does, note what a student must know of a teacher, and report progress at every step."""
-        super().setup(test_mode)
+        """Set up as nerfstudio does, note what a student must know of a teacher, and report progress at every step.
+
+        Raises:
+            SystemExit: if the user interrupts it.
+        """
+        try:
+            super().setup(test_mode)
+        except KeyboardInterrupt:
+            CONSOLE.print("Stopped before the first step. The same command goes on from what is there.")
+            raise SystemExit(EXIT_INTERRUPTED) from None
         model, datamanager = self.config.pipeline.model, self.pipeline.datamanager
         photos = [path.name for path in datamanager.train_dataparser_outputs.image_filenames]  # type: ignore[union-attr]
         update_record(self.base_dir, variant=getattr(model, "variant", "standard"), photos=photos)
