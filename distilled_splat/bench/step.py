@@ -23,7 +23,7 @@ from distilled_splat.bench.workload import (
 )
 from distilled_splat.cpu import buffers
 from distilled_splat.cpu.blend_backward import SUMS, blend_backward_kernel, gather_kernel
-from distilled_splat.cpu.blend_forward import blend_kernel
+from distilled_splat.cpu.blend_forward import TABLE, blend_kernel
 from distilled_splat.cpu.harmonics import shade
 from distilled_splat.cpu.projection import camera_array, project
 from distilled_splat.cpu.rasterization import rasterization
@@ -121,8 +121,8 @@ def _stages(count: int, width: int, height: int) -> tuple[dict[str, Callable[[],
     slots = buffers.empty((len(tiles.pairs), SUMS))
     v_splats = [buffers.empty(x.shape) for x in (means2d[0], conics[0], listed[2], listed[4], depths[0])]
     black, absgrads = np.zeros(3, np.float32), buffers.empty((count, 2))
-    tiled = (tiles.records, tiles.pairs, tiles.tile_starts, black, 0, 3, width, height)
-    entries = (tiles.entry_first, tiles.entry_count, tiles.entry_pairs)
+    tiled = (TABLE, tiles.records, tiles.pairs, tiles.tile_starts, black, 0, 3, width, height)
+    entries = (tiles.entries, tiles.entry_pairs)
     whole = {**leaves, "viewmats": scene["viewmats"], "Ks": scene["Ks"], "width": width, "height": height}
 
     def step() -> None:

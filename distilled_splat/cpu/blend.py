@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from distilled_splat.cpu import buffers
 from distilled_splat.cpu.blend_backward import SUMS, blend_backward_kernel, gather_kernel
-from distilled_splat.cpu.blend_forward import blend_kernel
+from distilled_splat.cpu.blend_forward import TABLE, blend_kernel
 from distilled_splat.cpu.projection import Projection
 from distilled_splat.cpu.threads import on_all_threads, parallel_ranges
 from distilled_splat.cpu.tiles import CHANNELS, TileLists, list_tiles, pack_channels_kernel
@@ -57,6 +57,7 @@ class _Blend(torch.autograd.Function):
                 _pack_channels(tiles, of_camera, with_depth, first)
                 on_all_threads(
                     blend_kernel,
+                    TABLE,
                     tiles.records,
                     tiles.pairs,
                     tiles.tile_starts,
@@ -99,6 +100,7 @@ class _Blend(torch.autograd.Function):
                 _pack_channels(tiles, of_camera, ctx.with_depth, first)
                 on_all_threads(
                     blend_backward_kernel,
+                    TABLE,
                     tiles.records,
                     tiles.pairs,
                     tiles.tile_starts,
@@ -117,8 +119,7 @@ class _Blend(torch.autograd.Function):
                 parallel_ranges(
                     gather_kernel,
                     num_gaussians,
-                    tiles.entry_first,
-                    tiles.entry_count,
+                    tiles.entries,
                     tiles.entry_pairs,
                     slots,
                     of_camera[1],

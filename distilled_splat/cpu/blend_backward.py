@@ -7,12 +7,20 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from distilled_splat.cpu.blend_forward import AHEAD, MAX_ALPHA, PIXELS, ROW_MASK, exponent_in_row, slab_columns
+from distilled_splat.cpu.blend_forward import (
+    AHEAD,
+    CUTOFF_AT,
+    MAX_ALPHA_AT,
+    PIXELS,
+    ROW_MASK,
+    exponent_in_row,
+    slab_columns,
+)
+from distilled_splat.cpu.exp2 import exp2
 from distilled_splat.cpu.simd import (
     LANES,
     absolute,
     any_lane,
-    exp2,
     fma,
     greater_integers,
     minimum,
@@ -21,7 +29,7 @@ from distilled_splat.cpu.simd import (
     splat_integer,
 )
 from distilled_splat.cpu.simd_memory import load, prefetch, store, store_sums, take_next
-from distilled_splat.cpu.tiles import CHANNEL, CUTOFF, RECORD, ROW_BITS, SLABS, TILE
+from distilled_splat.cpu.tiles import CHANNEL, RECORD, ROW_BITS, SLABS, TILE
 
 SUMS = 16
 """Floats in a slot, one cache line: the four channels' gradients, then moments of dL/d(ln alpha) over the pixels:
@@ -35,6 +43,7 @@ def blend_backward_kernel(
     start: int,
     stop: int,
     counter: Any,
+    table: Any,
     records: Any,
     pairs: Any,
     tile_starts: Any,
@@ -83,11 +92,12 @@ def blend_backward_kernel(
                 furthest = max(furthest, stops[y, x])
         for pair in range(furthest, end):
             slots[pair] = _ZERO
-        _blend_tile_backward(records, pairs, first, furthest, left, top, planes > 3, absgrad, state, last, slots)
+        _blend_tile_backward(table, records, pairs, first, furthest, left, top, planes > 3, absgrad, state, last, slots)
 
 
 @njit(nogil=True)
 def _blend_tile_backward(
+    table: Any,
     records: Any,
     pairs: Any,
     first: int,
@@ -126,12 +136,13 @@ def _blend_tile_backward(
             slab_m, slab_y = zero, zero
             for at in range(row * TILE + slab * LANES, row_stop * TILE + slab * LANES, TILE):
                 exponent = exponent_in_row(level, slope, c, dy)
-                seen = (exponent >= CUTOFF) & greater_integers(load(last, at), this)
+                seen = (exponent >= load(table, CUTOFF_AT)) & greater_integers(load(last, at), this)
                 if any_lane(seen):
-                    alpha = select(seen, exp2(exponent), _ZERO)
-                    free = alpha <= MAX_ALPHA
-                    alpha = minimum(alpha, MAX_ALPHA)
-                    inverse = _ONE / (_ONE - alpha)
+                    alpha = select(seen, exp2(exponent, table), _ZERO)
+                    free = alpha <= load(table, MAX_ALPHA_AT)
+                    alpha = minimum(alpha, load(table, MAX_ALPHA_AT))
+                    one = load(table, LANES)
+                    inverse = one / (one - alpha)
                     transmittance = load(state, at) * inverse
                     behind = load(state, at + PIXELS)
                     weight = alpha * transmittance
@@ -153,7 +164,7 @@ def _blend_tile_backward(
                     if absgrad:
                         abs_x = abs_x + absolute(v_log_alpha * (_TWO * a * dx + b * dy))
                         abs_y = abs_y + absolute(v_log_alpha * (slope + _TWO * c * dy))
-                dy = dy + _ONE
+                dy = dy + load(table, LANES)
             m, m_y = m + slab_m, m_y + slab_y
             m_x, m_xy = m_x + slab_m * dx, m_xy + slab_y * dx
             m_xx = m_xx + slab_m * (dx * dx)
@@ -162,8 +173,8 @@ def _blend_tile_backward(
 
 
 @njit(nogil=True)
-def _prefetch_slots(g: int, entry_first: Any, entry_count: Any, entry_pairs: Any, slots: Any) -> None:
-    for entry in range(entry_first[g], entry_first[g] + entry_count[g]):
+def _prefetch_slots(g: int, entries: Any, entry_pairs: Any, slots: Any) -> None:
+    for entry in range(entries[g, 0], entries[g, 0] + entries[g, 1]):
         prefetch(slots, SUMS * entry_pairs[entry])
 
 
@@ -171,8 +182,7 @@ def _prefetch_slots(g: int, entry_first: Any, entry_count: Any, entry_pairs: Any
 def gather_kernel(
     start: int,
     stop: int,
-    entry_first: Any,
-    entry_count: Any,
+    entries: Any,
     entry_pairs: Any,
     slots: Any,
     conics: Any,
@@ -191,12 +201,12 @@ def gather_kernel(
     ln2 = np.float32(np.log(2.0))
     sums = np.empty(SUMS, np.float32)
     for g in range(start, stop):
-        _prefetch_slots(min(g + AHEAD, stop - 1), entry_first, entry_count, entry_pairs, slots)
-        prefetch(entry_pairs, entry_first[min(g + 2 * AHEAD, stop - 1)])
-        count = entry_count[g]
+        _prefetch_slots(min(g + AHEAD, stop - 1), entries, entry_pairs, slots)
+        prefetch(entry_pairs, entries[min(g + 2 * AHEAD, stop - 1), 0])
+        first, count = entries[g, 0], entries[g, 1]
         for k in range(0, SUMS, LANES):
             total = splat(_ZERO)
-            for entry in range(entry_first[g], entry_first[g] + count):
+            for entry in range(first, first + count):
                 total = total + load(slots, SUMS * entry_pairs[entry] + k)
             store(sums, k, total)
         for k in range(4):

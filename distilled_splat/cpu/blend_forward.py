@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from distilled_splat.cpu.exp2 import EXP2_TABLE, exp2, splat_table
 from distilled_splat.cpu.simd import (
     LANES,
     any_lane,
     count_lanes,
-    exp2,
     fma,
     lane_numbers,
     minimum,
@@ -29,9 +29,11 @@ from distilled_splat.cpu.tiles import CHANNEL, CUTOFF, RECORD, ROW_BITS, SLABS, 
 PIXELS = TILE * TILE + 16
 """Floats from one plane to the next: a little more than a tile, so that no two planes are 4096 bytes apart."""
 
-_ZERO, _HALF, _ONE, _TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
-MAX_ALPHA = np.float32(0.999)
-_MIN_TRANSMITTANCE = np.float32(1e-4)
+_ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
+_MAX_ALPHA, _MIN_TRANSMITTANCE = 0.999, 1e-4
+TABLE = np.concatenate([EXP2_TABLE, splat_table(float(CUTOFF), _MAX_ALPHA, _MIN_TRANSMITTANCE)])
+"""The constants that the kernels read from memory, of which exp2's come first."""
+CUTOFF_AT, MAX_ALPHA_AT, _MIN_TRANSMITTANCE_AT = (len(EXP2_TABLE) + i * LANES for i in range(3))
 AHEAD = 8
 """Records fetched ahead."""
 ROW_MASK = (1 << ROW_BITS) - 1
@@ -54,6 +56,7 @@ def blend_kernel(
     start: int,
     stop: int,
     counter: Any,
+    table: Any,
     records: Any,
     pairs: Any,
     tile_starts: Any,
@@ -85,7 +88,8 @@ def blend_kernel(
         left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
         columns, rows = min(TILE, width - left), min(TILE, height - top)
         _start_tile(state, last, columns, rows, tile_starts[tile + 1])
-        _blend_tile(records, pairs, tile_starts[tile], tile_starts[tile + 1], left, top, columns * rows, state, last)
+        span, is_open = (tile_starts[tile], tile_starts[tile + 1]), columns * rows
+        _blend_tile(table, records, pairs, span, left, top, is_open, planes > 3, state, last)
         for row in range(rows):
             for column in range(columns):
                 pixel = row * TILE + column
@@ -113,9 +117,19 @@ def _start_tile(state: Any, last: Any, columns: int, rows: int, end: int) -> Non
 
 @njit(nogil=True)
 def _blend_tile(
-    records: Any, pairs: Any, first: int, end: int, left: int, top: int, open_pixels: int, state: Any, last: Any
+    table: Any,
+    records: Any,
+    pairs: Any,
+    span: tuple[int, int],
+    left: int,
+    top: int,
+    open_pixels: int,
+    four: bool,
+    state: Any,
+    last: Any,
 ) -> None:
-    """Blend one tile's pairs into its planes: transmittance, negative once a pixel is done, and four channels."""
+    """Blend one tile's pairs into its planes: transmittance, negative once a pixel is done, and its channels."""
+    first, end = span
     for pair in range(first, end):
         prefetch(records, RECORD * pairs[min(pair + AHEAD, end - 1), 0])
         record, packed = records[pairs[pair, 0]], pairs[pair, 1]
@@ -132,15 +146,13 @@ def _blend_tile(
             dy = splat(np.float32(top + row) + _HALF - y)
             for at in range(row * TILE + slab * LANES, row_stop * TILE + slab * LANES, TILE):
                 exponent = exponent_in_row(level, slope, c, dy)
-                dy = dy + _ONE
+                dy = dy + load(table, LANES)
                 transmittance = load(state, at)
-                seen = (exponent >= CUTOFF) & (transmittance > _ZERO)
-                if not any_lane(seen):
-                    continue
-                alpha = minimum(exp2(exponent), MAX_ALPHA)
+                seen = (exponent >= load(table, CUTOFF_AT)) & (transmittance > _ZERO)
+                alpha = minimum(exp2(exponent, table), load(table, MAX_ALPHA_AT))
                 weight = select(seen, alpha * transmittance, _ZERO)
                 left_over = transmittance - weight
-                ends = seen & (left_over <= _MIN_TRANSMITTANCE)
+                ends = seen & (left_over <= load(table, _MIN_TRANSMITTANCE_AT))
                 if any_lane(ends):
                     weight = select(ends, _ZERO, weight)
                     left_over = select(ends, _ZERO - transmittance, left_over)
@@ -150,6 +162,7 @@ def _blend_tile(
                 store(state, at + PIXELS, load(state, at + PIXELS) + weight * c0)
                 store(state, at + 2 * PIXELS, load(state, at + 2 * PIXELS) + weight * c1)
                 store(state, at + 3 * PIXELS, load(state, at + 3 * PIXELS) + weight * c2)
-                store(state, at + 4 * PIXELS, load(state, at + 4 * PIXELS) + weight * c3)
+                if four:
+                    store(state, at + 4 * PIXELS, load(state, at + 4 * PIXELS) + weight * c3)
         if open_pixels == 0:
             break

@@ -1,7 +1,7 @@
 """An explicit SIMD type for Numba: `LANES` floats that are added, multiplied and compared at once.
 
 Numba vectorises only the loops that LLVM sees through. The kernels here say what is to be a vector instead: values of
-the types `floats`, `integers` and `mask` are lowered to LLVM's <LANES x float>, <LANES x i32> and <LANES x i1>. The
+the types `floats`, `integers` and `mask` are lowered to LLVM's <LANES x float>, <LANES x i32> and a mask. The
 operators + - * / and the comparisons work between vectors, and between vectors and scalars. Products and sums may be
 contracted to fused multiply-adds; nothing else is relaxed, because `exp2` rounds by adding and subtracting.
 """
@@ -14,9 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import llvmlite.binding as llvm
-import numpy as np
 from llvmlite import ir
-from numba import extending, njit, types
+from numba import extending, types
 from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
@@ -27,7 +26,9 @@ FLOAT = ir.FloatType()
 INT = ir.IntType(32)
 FLOATS = ir.VectorType(FLOAT, LANES)
 INTS = ir.VectorType(INT, LANES)
-MASK = ir.VectorType(ir.IntType(1), LANES)
+MASK = ir.VectorType(ir.IntType(1 if LANES == 16 else 32), LANES)
+"""Bits where the processor has mask registers; elsewhere whole words of ones or zeros, as its comparisons give them."""
+_BITS = ir.VectorType(ir.IntType(1), LANES)
 _CONTRACT = ("contract",)
 
 
@@ -66,6 +67,14 @@ def _as_vector(context: Any, builder: Any, value: Any, kind: types.Type) -> Any:
     return _splat_value(builder, context.cast(builder, value, kind, types.float32), FLOATS)
 
 
+def _to_mask(builder: Any, bits: Any) -> Any:
+    return bits if MASK == _BITS else builder.sext(bits, MASK)
+
+
+def _to_bits(builder: Any, where: Any) -> Any:
+    return where if MASK == _BITS else builder.icmp_signed("<", where, ir.Constant(MASK, [0] * LANES))
+
+
 def _call_elementwise(builder: Any, name: str, vectors: Sequence[Any]) -> Any:
     """Call LLVM's function `name` on every lane."""
     kind = ir.FunctionType(FLOATS, [FLOATS] * len(vectors))
@@ -93,10 +102,10 @@ _register_operator(operator.add, floats, lambda b, x, y: b.fadd(x, y, flags=_CON
 _register_operator(operator.sub, floats, lambda b, x, y: b.fsub(x, y, flags=_CONTRACT))
 _register_operator(operator.mul, floats, lambda b, x, y: b.fmul(x, y, flags=_CONTRACT))
 _register_operator(operator.truediv, floats, lambda b, x, y: b.fdiv(x, y))
-_register_operator(operator.lt, mask, lambda b, x, y: b.fcmp_ordered("<", x, y))
-_register_operator(operator.le, mask, lambda b, x, y: b.fcmp_ordered("<=", x, y))
-_register_operator(operator.gt, mask, lambda b, x, y: b.fcmp_ordered(">", x, y))
-_register_operator(operator.ge, mask, lambda b, x, y: b.fcmp_ordered(">=", x, y))
+_register_operator(operator.lt, mask, lambda b, x, y: _to_mask(b, b.fcmp_ordered("<", x, y)))
+_register_operator(operator.le, mask, lambda b, x, y: _to_mask(b, b.fcmp_ordered("<=", x, y)))
+_register_operator(operator.gt, mask, lambda b, x, y: _to_mask(b, b.fcmp_ordered(">", x, y)))
+_register_operator(operator.ge, mask, lambda b, x, y: _to_mask(b, b.fcmp_ordered(">=", x, y)))
 
 
 @infer_global(operator.and_)
@@ -146,7 +155,7 @@ def select(typingctx: Any, where: Any, yes: Any, no: Any) -> Any:
 
     def codegen(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
         yes, no = (_as_vector(context, builder, a, t) for a, t in zip(args[1:], sig.args[1:]))
-        return builder.select(args[0], yes, no)
+        return builder.select(_to_bits(builder, args[0]), yes, no)
 
     return (integers if integers in (yes, no) else floats)(where, yes, no), codegen
 
@@ -156,7 +165,7 @@ def any_lane(typingctx: Any, where: Any) -> Any:
     """Tell whether the mask has any lane set."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
-        bits = builder.bitcast(args[0], ir.IntType(LANES))
+        bits = builder.bitcast(_to_bits(builder, args[0]), ir.IntType(LANES))
         return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
 
     return types.boolean(where), codegen
@@ -167,7 +176,7 @@ def count_lanes(typingctx: Any, where: Any) -> Any:
     """Count the lanes that a mask has set."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
-        bits = builder.bitcast(args[0], ir.IntType(LANES))
+        bits = builder.bitcast(_to_bits(builder, args[0]), ir.IntType(LANES))
         return builder.zext(builder.ctpop(bits), ir.IntType(64))
 
     return types.int64(where), codegen
@@ -178,7 +187,7 @@ def greater_integers(typingctx: Any, a: Any, b: Any) -> Any:
     """Compare two integer vectors: a > b."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
-        return builder.icmp_signed(">", *args)
+        return _to_mask(builder, builder.icmp_signed(">", *args))
 
     return mask(a, b), codegen
 
@@ -229,36 +238,6 @@ def _define_extreme(comparison: str, doc: str) -> Any:
 
 minimum = _define_extreme("<", "Take the smaller in every lane, and b where either is NaN; either may be a scalar.")
 maximum = _define_extreme(">", "Take the larger in every lane, and b where either is NaN; either may be a scalar.")
-
-
-@intrinsic
-def _scale_by_rounded(typingctx: Any, vector: Any, shifted: Any) -> Any:
-    """Add the integer in the low bits of `shifted` to the exponent of `vector`."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
-        bits, exponent = (builder.bitcast(a, INTS) for a in args)
-        exponent = builder.shl(exponent, ir.Constant(INTS, [23] * LANES))
-        return builder.bitcast(builder.add(bits, exponent), FLOATS)
-
-    return floats(vector, shifted), codegen
-
-
-_ROUNDING = np.float32(1.5 * 2**23)
-"""A float whose last bit is worth 1: adding it rounds to an integer and leaves that integer in the low bits."""
-
-# 2**x on [-0.5, 0.5], fitted for the smallest relative error (9e-8).
-_E1, _E2, _E3, _E4, _E5 = (
-    np.float32(c) for c in (0.6931469776, 0.2402224209, 0.0555073374, 0.0096715126, 0.0013264727)
-)
-
-
-@njit(nogil=True)
-def exp2(x: Any) -> Any:
-    """Raise 2 to a vector between -126 and 127, to 2e-7 relative; lanes outside that range hold nothing of use."""
-    shifted = x + _ROUNDING
-    f = x - (shifted - _ROUNDING)
-    polynomial = np.float32(1.0) + f * (_E1 + f * (_E2 + f * (_E3 + f * (_E4 + f * _E5))))
-    return _scale_by_rounded(polynomial, shifted)
 
 
 @intrinsic

@@ -14,7 +14,7 @@ from numba import njit
 
 from distilled_splat.cpu import buffers
 from distilled_splat.cpu.depth_order import SERIAL, depth_order, first_places, split
-from distilled_splat.cpu.simd import LANES, log2, maximum, minimum, square_root
+from distilled_splat.cpu.simd import LANES, log2, maximum, minimum, round_up, select, square_root
 from distilled_splat.cpu.simd_memory import gather, prefetch, scatter
 from distilled_splat.cpu.threads import num_threads, parallel_ranges
 
@@ -30,7 +30,7 @@ The exponent of a Gaussian's alpha is L + A dx^2 + B dx dy + C dy^2 in base 2, w
 """
 CHANNEL = 6
 CHANNELS = 4
-_HEIGHT, _NARROWING, _EXTENT_X, _LOWEST_AT, _HALF_INVERSE_C = 10, 11, 12, 13, 14
+_NARROWING, _LOWEST_AT, _LEFT, _RIGHT, _TOP, _BOTTOM = 10, 11, 12, 13, 14, 15
 
 PAIR = 2
 """Integers in a pair: Gaussian, packed rows."""
@@ -41,8 +41,10 @@ _HALF, _ONE, _TWO, _FOUR, _ZERO = (np.float32(i) for i in (0.5, 1, 2, 4, 0))
 _LOG2_E = np.float32(math.log2(math.e))
 CUTOFF = np.float32(-math.log2(255.0))
 """Exponent below which a Gaussian does not touch a pixel: alpha = 1 / 255."""
+_SLACK = np.float32(1e-4)
+"""Added to the exponent's fall from the centre to the cutoff, so that rounding never loses a pixel."""
 _MARGIN = np.float32(0.05)
-"""Pixels by which the ellipse is widened, so that rounding never loses a pixel: the exponent itself decides."""
+"""Pixels by which the ellipse is widened for the same reason: the exponent itself decides."""
 
 
 class TileLists(NamedTuple):
@@ -57,10 +59,8 @@ class TileLists(NamedTuple):
     """[N, RECORD]."""
     tiles_per_gaussian: np.ndarray
     """Tiles that each Gaussian's square touches [N], int32."""
-    entry_first: np.ndarray
-    """First entry of each Gaussian [N], int32."""
-    entry_count: np.ndarray
-    """Number of entries of each Gaussian [N], int32."""
+    entries: np.ndarray
+    """First entry of each Gaussian and how many it has [N, 2], int32."""
     entry_pairs: np.ndarray
     """The pair of each entry, int32."""
     pairs: np.ndarray
@@ -73,13 +73,6 @@ class TileLists(NamedTuple):
 def _clip(value: Any, low: int, high: int) -> int:
     """Turn a float into an integer within bounds; the float may be far outside the integers."""
     return int(min(max(value, np.float32(low)), np.float32(high)))
-
-
-@njit(nogil=True)
-def _clip_up(value: Any, low: int, high: int) -> int:
-    """Round a float up to an integer within bounds."""
-    clipped = _clip(value, low, high)
-    return clipped + 1 if clipped < high and clipped < value else clipped
 
 
 @njit(nogil=True, cache=True)
@@ -99,96 +92,105 @@ def pack_channels_kernel(
             records[g, CHANNEL + k] = value
 
 
-@njit(nogil=True, cache=True)
-def _pack_kernel(start: int, stop: int, means2d: Any, conics: Any, opacities: Any, records: Any) -> None:
-    """Write all of the records but the channels, for blocks of LANES Gaussians; what is not drawn gets anything."""
-    for block in range(start, stop):
-        first = block * LANES
-        count = min(LANES, means2d.shape[0] - first)
-        at = RECORD * first
-        a = gather(conics, 3 * first, 3, count) * (_HALF * _LOG2_E)
-        b = gather(conics, 3 * first + 1, 3, count) * _LOG2_E
-        c = gather(conics, 3 * first + 2, 3, count) * (_HALF * _LOG2_E)
-        # Rounding can turn a needle's conic into a hyperbola, which would be seen far from the needle.
-        steepest = square_root(a) * square_root(c) * np.float32(2 - 2e-6)
-        b = minimum(maximum(b, _ZERO - steepest), steepest)
-        level = log2(gather(opacities, first, 1, count))
-        reach = maximum(level - CUTOFF, _ZERO) * np.float32(1 + 1e-5) + np.float32(1e-5)
-        # 4 a c - b^2, factored because the two nearly cancel for a needle.
-        spread = _TWO * square_root(a) * square_root(c)
-        narrowing = (spread - b) * (spread + b)
-        extent_x, extent_y = square_root(_FOUR * c * reach / narrowing), square_root(_FOUR * a * reach / narrowing)
-        scatter(records, at, RECORD, count, gather(means2d, 2 * first, 2, count))
-        scatter(records, at + 1, RECORD, count, gather(means2d, 2 * first + 1, 2, count))
-        scatter(records, at + 2, RECORD, count, _ZERO - a)
-        scatter(records, at + 3, RECORD, count, _ZERO - b)
-        scatter(records, at + 4, RECORD, count, _ZERO - c)
-        scatter(records, at + 5, RECORD, count, level)
-        scatter(records, at + _HEIGHT, RECORD, count, _FOUR * c * reach)
-        scatter(records, at + _NARROWING, RECORD, count, narrowing)
-        scatter(records, at + _EXTENT_X, RECORD, count, extent_x)
-        scatter(records, at + _LOWEST_AT, RECORD, count, _ZERO - b * extent_y * (_HALF / a))
-        scatter(records, at + _HALF_INVERSE_C, RECORD, count, _HALF / c)
+@njit(nogil=True)
+def _tile_range(centre: Any, reach: Any, num_tiles: Any) -> Any:
+    """Give the first tile and the one after the last that centre - reach to centre + reach touches, as floats."""
+    per_tile = np.float32(1 / TILE)
+    first, last = (centre - reach) * per_tile, (centre + reach) * per_tile
+    first = _ZERO - round_up(_ZERO - minimum(maximum(first, _ZERO), num_tiles))
+    return first, round_up(minimum(maximum(last, _ZERO), num_tiles))
 
 
 @njit(nogil=True, cache=True)
-def _box_kernel(
+def _pack_kernel(
     start: int,
     stop: int,
-    bounds: Any,
-    order: Any,
+    means2d: Any,
+    conics: Any,
+    opacities: Any,
     radii: Any,
     width: int,
     height: int,
     records: Any,
-    boxes: Any,
     tiles_per_gaussian: Any,
-    most_pairs: Any,
+    box_tiles: Any,
 ) -> None:
-    """Find the box of tiles (left, right, top, bottom) of each drawn Gaussian, and each part's number of tiles."""
-    tiles_x, tiles_y = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
-    tile = np.float32(TILE)
+    """Write all of the records but the channels, for blocks of LANES Gaussians; what is not drawn gets anything.
+
+    Also count the tiles that each Gaussian's square touches, and those in the box of its ellipse within the square.
+    """
+    tiles_x, tiles_y = np.float32((width + TILE - 1) // TILE), np.float32((height + TILE - 1) // TILE)
+    for block in range(start, stop):
+        first = block * LANES
+        count = min(LANES, means2d.shape[0] - first)
+        at = RECORD * first
+        x, y = gather(means2d, 2 * first, 2, count), gather(means2d, 2 * first + 1, 2, count)
+        a = gather(conics, 3 * first, 3, count) * (_HALF * _LOG2_E)
+        b = gather(conics, 3 * first + 1, 3, count) * _LOG2_E
+        c = gather(conics, 3 * first + 2, 3, count) * (_HALF * _LOG2_E)
+        # Rounding can turn a needle's conic into a hyperbola, which would be seen far from the needle.
+        spread = _TWO * square_root(a) * square_root(c)
+        steepest = spread * np.float32(1 - 1e-6)
+        b = minimum(maximum(b, _ZERO - steepest), steepest)
+        narrowing = (spread - b) * (spread + b)  # 4 a c - b^2, which nearly cancels for a needle
+        level = log2(gather(opacities, first, 1, count))
+        scale = _FOUR * (maximum(level - CUTOFF, _ZERO) + _SLACK) / narrowing
+        extent_x, extent_y = square_root(c * scale), square_root(a * scale)
+        radius = gather(radii, first, 1, count)
+        visible = radius > _ZERO
+        left, right = _tile_range(x, radius, tiles_x)
+        top, bottom = _tile_range(y, radius, tiles_y)
+        square = select(visible, (right - left) * (bottom - top), _ZERO)
+        left, right = _tile_range(x, minimum(extent_x + _MARGIN, radius), tiles_x)
+        top, bottom = _tile_range(y, minimum(extent_y + _MARGIN, radius), tiles_y)
+        box = select(visible, (right - left) * (bottom - top), _ZERO)
+        scatter(tiles_per_gaussian, first, 1, count, square)
+        scatter(box_tiles, first, 1, count, box)
+        scatter(records, at, RECORD, count, x)
+        scatter(records, at + 1, RECORD, count, y)
+        scatter(records, at + 2, RECORD, count, _ZERO - a)
+        scatter(records, at + 3, RECORD, count, _ZERO - b)
+        scatter(records, at + 4, RECORD, count, _ZERO - c)
+        scatter(records, at + 5, RECORD, count, level)
+        scatter(records, at + _NARROWING, RECORD, count, narrowing)
+        scatter(records, at + _LOWEST_AT, RECORD, count, _ZERO - b * extent_y * (_HALF / a))
+        scatter(records, at + _LEFT, RECORD, count, left)
+        scatter(records, at + _RIGHT, RECORD, count, right)
+        scatter(records, at + _TOP, RECORD, count, top)
+        scatter(records, at + _BOTTOM, RECORD, count, bottom)
+
+
+@njit(nogil=True, cache=True)
+def _bound_entries_kernel(start: int, stop: int, bounds: Any, order: Any, box_tiles: Any, most_entries: Any) -> None:
+    """Count the tiles in the boxes of each part's Gaussians: no part has more entries than that."""
     for part in range(start, stop):
         total = 0
         for i in range(bounds[part], bounds[part + 1]):
-            g = order[i]
-            x, y, radius, box = records[g, 0], records[g, 1], np.float32(radii[g]), boxes[i]
-            left, right = _clip((x - radius) / tile, 0, tiles_x), _clip_up((x + radius) / tile, 0, tiles_x)
-            top, bottom = _clip((y - radius) / tile, 0, tiles_y), _clip_up((y + radius) / tile, 0, tiles_y)
-            tiles_per_gaussian[g] = (right - left) * (bottom - top)
-            reach = records[g, _EXTENT_X] + _MARGIN
-            box[0] = max(left, _clip((x - reach) / tile, 0, tiles_x))
-            box[1] = min(right, _clip_up((x + reach) / tile, 0, tiles_x))
-            box[2], box[3] = top, bottom
-            total += max(box[1] - box[0], 0) * max(box[3] - box[2], 0)
-        most_pairs[part] = total
+            total += box_tiles[order[i]]
+        most_entries[part] = total
 
 
 @njit(nogil=True)
-def _crossed_rows(record: Any, left: int, row_first: int, row_stop: int) -> tuple[int, int]:
+def _crossed_rows(x: Any, y: Any, b: Any, ellipse: Any, left: int, row_first: int, row_stop: int) -> tuple[int, int]:
     """Find the rows within bounds whose pixels in the LANES columns from `left` the ellipse may reach.
 
-    The upper arc of an ellipse is concave, so over the columns it is highest at the column nearest to its top.
+    The lower edge of an ellipse is a concave arc: over some columns it is lowest at that nearest to its lowest point.
     """
-    x, y, b = record[0], record[1], -record[3]
-    height, narrowing, inverse = record[_HEIGHT], record[_NARROWING], record[_HALF_INVERSE_C]
-    extent_x, lowest_at = record[_EXTENT_X], record[_LOWEST_AT]
+    height, narrowing, extent_x, lowest_at, inverse = ellipse
     low = np.float32(left) + _HALF - x
     high = low + np.float32(LANES - 1)
     if low > extent_x + _MARGIN or high < -extent_x - _MARGIN:
         return 0, 0
     low, high = min(max(low, -extent_x), extent_x), min(max(high, -extent_x), extent_x)
     dx = min(max(lowest_at, low), high)
-    lowest = y + (math.sqrt(max(height - narrowing * dx * dx, _ZERO)) - b * dx) * inverse + _MARGIN
+    lowest = y + (math.sqrt(max(height - narrowing * dx * dx, _ZERO)) + b * dx) * inverse + _MARGIN
     dx = min(max(-lowest_at, low), high)
-    highest = y - (math.sqrt(max(height - narrowing * dx * dx, _ZERO)) + b * dx) * inverse - _MARGIN
-    first = _clip(highest + np.float32(0.5), row_first, row_stop)
-    stop = _clip(lowest + np.float32(0.5), row_first, row_stop)
-    return first, stop
+    highest = y - (math.sqrt(max(height - narrowing * dx * dx, _ZERO)) - b * dx) * inverse - _MARGIN
+    return _clip(highest + _HALF, row_first, row_stop), _clip(lowest + _HALF, row_first, row_stop)
 
 
 @njit(nogil=True, cache=True)
-def _find_pairs_kernel(
+def _find_entries_kernel(
     start: int,
     stop: int,
     bounds: Any,
@@ -196,31 +198,35 @@ def _find_pairs_kernel(
     width: int,
     height: int,
     records: Any,
-    boxes: Any,
-    entry_firsts: Any,
-    entry_first: Any,
-    entry_count: Any,
+    part_first: Any,
+    entries: Any,
+    entry_gaussians: Any,
     entry_tiles: Any,
     entry_rows: Any,
+    part_count: Any,
     counts: Any,
 ) -> None:
-    """Write tile and packed rows of every pair, Gaussian by Gaussian, and count each part's pairs per tile."""
+    """Write Gaussian, tile and packed rows of every entry in depth order, and count each part's entries per tile."""
     tiles_x = (width + TILE - 1) // TILE
     slab_first, slab_stop = np.empty(SLABS, np.int64), np.empty(SLABS, np.int64)
     for part in range(start, stop):
         tile_counts = counts[part]
         tile_counts[:] = 0
-        entry = entry_firsts[part]
+        entry = part_first[part]
         for i in range(bounds[part], bounds[part + 1]):
             prefetch(records, RECORD * order[min(i + _AHEAD, len(order) - 1)])
             g = order[i]
-            entry_first[g] = entry
-            record, box = records[g], boxes[i]
-            row_first, row_stop = box[2] * TILE, min(box[3] * TILE, height)
-            for tile_x in range(box[0], box[1]):
+            first_entry = entry
+            record = records[g]
+            x, y, b, c, narrowing = record[0], record[1], record[3], -record[4], record[_NARROWING]
+            reach = max(record[5] - CUTOFF, _ZERO) + _SLACK
+            extent_x = math.sqrt(_FOUR * c * reach / narrowing)
+            ellipse = (_FOUR * c * reach, narrowing, extent_x, record[_LOWEST_AT], _HALF / c)
+            row_first, row_stop = int(record[_TOP]) * TILE, min(int(record[_BOTTOM]) * TILE, height)
+            for tile_x in range(int(record[_LEFT]), int(record[_RIGHT])):
                 first, last = row_stop, row_first
                 for slab in range(SLABS):
-                    rows = _crossed_rows(record, tile_x * TILE + slab * LANES, row_first, row_stop)
+                    rows = _crossed_rows(x, y, b, ellipse, tile_x * TILE + slab * LANES, row_first, row_stop)
                     slab_first[slab], slab_stop[slab] = rows
                     if rows[1] > rows[0]:
                         first, last = min(first, rows[0]), max(last, rows[1])
@@ -229,27 +235,28 @@ def _find_pairs_kernel(
                 for tile_y in range(first // TILE, (last + TILE - 1) // TILE):
                     packed = 0
                     for slab in range(SLABS):
-                        a = min(max(slab_first[slab] - tile_y * TILE, 0), TILE)
-                        b = min(max(slab_stop[slab] - tile_y * TILE, 0), TILE)
-                        if b > a:
-                            packed |= (a | b << ROW_BITS) << (2 * ROW_BITS * slab)
+                        top = min(max(slab_first[slab] - tile_y * TILE, 0), TILE)
+                        bottom = min(max(slab_stop[slab] - tile_y * TILE, 0), TILE)
+                        if bottom > top:
+                            packed |= (top | bottom << ROW_BITS) << (2 * ROW_BITS * slab)
                     if packed != 0:
                         tile = tile_y * tiles_x + tile_x
+                        entry_gaussians[entry] = g
                         entry_tiles[entry] = tile
                         entry_rows[entry] = packed
                         tile_counts[tile] += 1
                         entry += 1
-            entry_count[g] = entry - entry_first[g]
+            entries[g, 0], entries[g, 1] = first_entry, entry - first_entry
+        part_count[part] = entry - part_first[part]
 
 
 @njit(nogil=True, cache=True)
 def _fill_tiles_kernel(
     start: int,
     stop: int,
-    bounds: Any,
-    order: Any,
-    entry_first: Any,
-    entry_count: Any,
+    part_first: Any,
+    part_count: Any,
+    entry_gaussians: Any,
     entry_tiles: Any,
     entry_rows: Any,
     places: Any,
@@ -259,15 +266,13 @@ def _fill_tiles_kernel(
     """Append the entries to their tiles' lists, in depth order, and note where each went."""
     for part in range(start, stop):
         place = places[part]
-        for i in range(bounds[part], bounds[part + 1]):
-            g = order[i]
-            for entry in range(entry_first[g], entry_first[g] + entry_count[g]):
-                tile = entry_tiles[entry]
-                at = place[tile]
-                place[tile] = at + 1
-                pairs[at, 0] = g
-                pairs[at, 1] = entry_rows[entry]
-                entry_pairs[entry] = at
+        for entry in range(part_first[part], part_first[part] + part_count[part]):
+            tile = entry_tiles[entry]
+            at = place[tile]
+            place[tile] = at + 1
+            pairs[at, 0] = entry_gaussians[entry]
+            pairs[at, 1] = entry_rows[entry]
+            entry_pairs[entry] = at
 
 
 def list_tiles(
@@ -291,28 +296,27 @@ def list_tiles(
     """
     order = depth_order(depths, radii, opacities)
     num_gaussians, num_tiles = len(radii), math.ceil(width / TILE) * math.ceil(height / TILE)
-    records = buffers.empty((num_gaussians, RECORD))
+    records, box_tiles = buffers.empty((num_gaussians, RECORD)), buffers.empty((num_gaussians,), np.int32)
+    tiles_per_gaussian = np.empty(num_gaussians, np.int32)
     num_blocks = (num_gaussians + LANES - 1) // LANES
-    parallel_ranges(_pack_kernel, num_blocks, means2d, conics, opacities, records)
+    projected = (means2d, conics, opacities, radii, width, height)
+    parallel_ranges(_pack_kernel, num_blocks, *projected, records, tiles_per_gaussian, box_tiles)
     parallel_ranges(pack_channels_kernel, num_gaussians, colors, depths, with_depth, 0, records)
 
     parts = 4 * num_threads() if len(order) > SERIAL else 1
-    bounds = split(len(order), parts)
-    boxes, most_pairs = buffers.empty((len(order), 4), np.int32), np.zeros(parts, np.int64)
-    tiles_per_gaussian = np.zeros(num_gaussians, np.int32)
-    drawn = (bounds, order, radii, width, height, records, boxes)
-    parallel_ranges(_box_kernel, parts, *drawn, tiles_per_gaussian, most_pairs, chunks=parts)
+    bounds, most_entries, part_count = split(len(order), parts), np.zeros(parts, np.int64), np.zeros(parts, np.int64)
+    parallel_ranges(_bound_entries_kernel, parts, bounds, order, box_tiles, most_entries, chunks=parts)
+    part_first, most = np.cumsum(most_entries) - most_entries, int(most_entries.sum())
+    columns = [buffers.empty((most,), np.int32) for _ in range(3)]
+    entries, counts = buffers.empty((num_gaussians, 2), np.int32), buffers.empty((parts, num_tiles), np.int64)
+    entries.fill(0)
+    inputs = (bounds, order, width, height, records, part_first)
+    parallel_ranges(_find_entries_kernel, parts, *inputs, entries, *columns, part_count, counts, chunks=parts)
 
-    num_entries = int(most_pairs.sum())
-    entry_first, entry_count = np.zeros(num_gaussians, np.int32), np.zeros(num_gaussians, np.int32)
-    entry_tiles, entry_rows = buffers.empty((num_entries,), np.int32), buffers.empty((num_entries,), np.int32)
-    counts = np.empty((parts, num_tiles), np.int64)
-    entries = (entry_first, entry_count, entry_tiles, entry_rows)
-    inputs = (bounds, order, width, height, records, boxes, np.cumsum(most_pairs) - most_pairs)
-    parallel_ranges(_find_pairs_kernel, parts, *inputs, *entries, counts, chunks=parts)
-
-    places, num_pairs = first_places(counts), int(counts.sum())
+    places, num_pairs = first_places(counts), int(part_count.sum())
     tile_starts = np.append(places[0], num_pairs)
-    entry_pairs, pairs = buffers.empty((num_entries,), np.int32), buffers.empty((num_pairs, PAIR), np.int32)
-    parallel_ranges(_fill_tiles_kernel, parts, bounds, order, *entries, places, entry_pairs, pairs, chunks=parts)
-    return TileLists(order, records, tiles_per_gaussian, entry_first, entry_count, entry_pairs, pairs, tile_starts)
+    entry_pairs, pairs = buffers.empty((most,), np.int32), buffers.empty((num_pairs, PAIR), np.int32)
+    parallel_ranges(
+        _fill_tiles_kernel, parts, part_first, part_count, *columns, places, entry_pairs, pairs, chunks=parts
+    )
+    return TileLists(order, records, tiles_per_gaussian, entries, entry_pairs, pairs, tile_starts)
