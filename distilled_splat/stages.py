@@ -27,12 +27,15 @@ from distilled_splat.trainer import (
     ResumableTrainer,
     ResumableTrainerConfig,
     interrupts_call,
+    lock_run,
     read_progress,
 )
 
 TEACHER_METHOD = "splatfacto-teacher"
 LOG_NAME = "training.log"
 SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_FOR_AN_ORPHAN = 10
+"""How long a teacher whose command was killed may take to save and leave."""
 
 
 @dataclass
@@ -149,10 +152,12 @@ def train_teacher(config: ResumableTrainerConfig, number: int, of: int) -> None:
     """Train one teacher with `ns-train` in a process of its own, and show how far it is.
 
     Raises:
-        SystemExit: if the training fails, or is interrupted (after it has saved).
+        SystemExit: if the training fails, is interrupted (after it has saved), or goes on already in another process.
     """
     run = config.get_base_dir()
-    run.mkdir(parents=True, exist_ok=True)
+    lock_run(run, SECONDS_FOR_AN_ORPHAN).release()
+    if read_record(run).get("finished"):  # the orphan had nothing left to do
+        return
     config_path = run / "teacher.yml"
     config_path.write_text(yaml.dump(config), encoding="utf8")
     command = [

@@ -104,12 +104,7 @@ class ResumableTrainer(Trainer):
         Raises:
             SystemExit: if another process trains in this folder, or when interrupted (after saving).
         """
-        self.base_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.base_dir / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise SystemExit(f"Another process is training in {self.base_dir}: wait for it, or stop it.") from None
+        lock = lock_run(self.base_dir)
         total = self.config.max_num_iterations
         self.started_at = time.monotonic()
         self.step = self._start_step - 1
@@ -214,6 +209,25 @@ class interrupts_call:
 
     def __exit__(self, *exception: object) -> None:
         self.restore()
+
+
+def lock_run(run: Path, patience: float = 0) -> FileLock:
+    """Keep other processes from training in a run folder until the lock is released.
+
+    Args:
+        run: the folder; it is made.
+        patience: seconds to wait for another process to leave it.
+
+    Raises:
+        SystemExit: if another process trains there.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run / ".lock")
+    try:
+        lock.acquire(timeout=patience)
+    except Timeout:
+        raise SystemExit(f"Another process is training in {run}: wait for it, or stop it.") from None
+    return lock
 
 
 def read_progress(run: Path) -> dict[str, Any]:

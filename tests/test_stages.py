@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from PIL import Image
 from tiny import tiny_config
 
+from distilled_splat import stages
 from distilled_splat.config import distilled_splatfacto
 from distilled_splat.runs import scene_fingerprint, settings_fingerprint, unfinished_run, update_record
-from distilled_splat.stages import parsed_scene, teacher_config
+from distilled_splat.stages import parsed_scene, teacher_config, train_teacher
 from distilled_splat.teachers import VARIANTS
 
 
@@ -133,3 +135,16 @@ def test_other_methods_do_not_pay_for_this_plugin() -> None:
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.split()[-2:] == ["False", "False"]
+
+
+def test_a_teacher_that_another_process_trains_is_left_to_it(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "SECONDS_FOR_AN_ORPHAN", 0)
+    config = teacher_config(tiny_config(distilled_splatfacto, scene, tmp_path), "standard", "scene")
+    run = config.get_base_dir()
+    run.mkdir(parents=True)
+    with FileLock(run / ".lock"), pytest.raises(SystemExit, match="Another process is training in") as refused:
+        train_teacher(config, 1, 3)
+    assert str(run) in str(refused.value)
+    assert [path.name for path in run.iterdir()] == [".lock"]
