@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 import torch
 from gsplat.strategy import DefaultStrategy
+from numba import njit
+from numba.core import caching
 from scenes import Scene, dense_scene
 
 from distilled_splat.cpu import depth_order, threads, tiles
+from distilled_splat.cpu.kernels import kernel
 from distilled_splat.cpu.rasterization import rasterization
 
 
@@ -184,7 +187,7 @@ scene = dense_scene()
 rasterization(**scene.arguments(**scene.leaves()), sh_degree=3)[0].sum().backward()
 for module in (blend_backward, blend_forward, depth_order, harmonics, projection, tiles):
     for name, kernel in vars(module).items():
-        if name.endswith("kernel") and kernel.signatures and module.__name__ == kernel.__module__:
+        if name.endswith("_kernel") and kernel.signatures and module.__name__ == kernel.__module__:
             print(name, sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values()))
 """
 
@@ -198,3 +201,14 @@ def test_a_new_process_reads_every_kernel_from_disk() -> None:
     assert len(kernels) > 10
     for name, hits, misses in kernels:
         assert (int(hits), int(misses)) == (1, 0), name
+
+
+def test_kernels_work_where_no_cache_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+    with pytest.raises(RuntimeError, match="cannot cache"):
+        njit(cache=True)(_double)
+    assert kernel(_double)(21) == 42
+
+
+def _double(number: int) -> int:
+    return 2 * number

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from distilled_splat.cpu.kernels import kernel
 from distilled_splat.cpu.simd import LANES, fma, splat
 from distilled_splat.cpu.simd_memory import load, store
 from distilled_splat.cpu.tiles import CUTOFF, ROW_BITS, TILE, TileLists
@@ -60,7 +60,7 @@ def random_scene(count: int, width: int, height: int, seed: int = 0) -> dict[str
     }
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _count_contributions(records: Any, pairs: Any, tile_starts: Any, width: int, height: int) -> int:
     count, tiles_x = 0, (width + TILE - 1) // TILE
     for tile in range(len(tile_starts) - 1):
@@ -88,7 +88,7 @@ def count_contributions(tiles: TileLists, width: int, height: int) -> int:
     return _count_contributions(tiles.records, tiles.pairs, tiles.tile_starts, width, height)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _multiply_add(repeats: int, numbers: Any) -> None:
     a, b, c, d, e = load(numbers, 0), load(numbers, 1), load(numbers, 2), load(numbers, 3), load(numbers, 4)
     f, g, h, i, j = load(numbers, 5), load(numbers, 6), load(numbers, 7), load(numbers, 8), load(numbers, 9)

@@ -17,6 +17,7 @@ from distilled_splat.cpu.blend_forward import (
     slab_columns,
 )
 from distilled_splat.cpu.exp2 import exp2
+from distilled_splat.cpu.kernels import kernel
 from distilled_splat.cpu.simd import (
     LANES,
     absolute,
@@ -38,7 +39,7 @@ SUMS = 16
 _ZERO, _HALF, _ONE, _TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def blend_backward_kernel(
     start: int,
     stop: int,
@@ -178,7 +179,7 @@ def _prefetch_slots(g: int, entries: Any, entry_pairs: Any, slots: Any) -> None:
         prefetch(slots, SUMS * entry_pairs[entry])
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def gather_kernel(
     start: int,
     stop: int,

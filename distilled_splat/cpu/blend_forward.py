@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 
 from distilled_splat.cpu.exp2 import EXP2_TABLE, exp2, splat_table
+from distilled_splat.cpu.kernels import kernel
 from distilled_splat.cpu.simd import (
     LANES,
     any_lane,
@@ -51,7 +52,7 @@ def slab_columns(left: int, slab: int, x: Any) -> Any:
     return lane_numbers() + (np.float32(left + slab * LANES) + _HALF - x)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def blend_kernel(
     start: int,
     stop: int,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from distilled_splat.cpu.kernels import kernel
 from distilled_splat.cpu.simd import float_bits
 from distilled_splat.cpu.threads import num_threads, parallel_ranges
 
@@ -26,7 +27,7 @@ def first_places(counts: np.ndarray) -> np.ndarray:
     return (np.cumsum(by_bin) - by_bin).reshape(counts.T.shape).T.copy()
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _count_kernel(start: int, stop: int, bounds: Any, radii: Any, opacities: Any, counts: Any) -> None:
     for part in range(start, stop):
         count = 0
@@ -41,7 +42,7 @@ def _is_drawn(radius: Any, opacity: Any) -> Any:
     return radius > 0 and opacity >= np.float32(1 / 255) and opacity < np.float32(np.inf)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _collect_kernel(
     start: int, stop: int, bounds: Any, radii: Any, opacities: Any, depths: Any, firsts: Any, keys: Any, ids: Any
 ) -> None:
@@ -55,7 +56,7 @@ def _collect_kernel(
                 at += 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _histogram_kernel(start: int, stop: int, bounds: Any, keys: Any, shift: int, histogram: Any) -> None:
     digit_mask = np.uint32((1 << _RADIX_BITS) - 1)
     for part in range(start, stop):
@@ -65,7 +66,7 @@ def _histogram_kernel(start: int, stop: int, bounds: Any, keys: Any, shift: int,
             counts[(keys[i] >> np.uint32(shift)) & digit_mask] += 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _reorder_kernel(
     start: int,
     stop: int,

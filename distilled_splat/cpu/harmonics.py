@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from distilled_splat.cpu import buffers
 from distilled_splat.cpu.geometry import add_masked, dot, load3, scaled, store3
+from distilled_splat.cpu.kernels import kernel
 from distilled_splat.cpu.simd import LANES, any_lane, lane_numbers, maximum, select, splat, square_root, sum_lanes
 from distilled_splat.cpu.simd_memory import gather, load, scatter, store
 from distilled_splat.cpu.threads import parallel_ranges
@@ -173,7 +174,7 @@ def _evaluate_slopes(direction: Any, degree: int, slopes: Any) -> None:
                 _put3(slopes, 24, c2_f, _ZERO - s2_f, zero)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _shade_kernel(
     start: int, stop: int, means: Any, centre: Any, coefficients: Any, degree: int, radii: Any, colors: Any
 ) -> None:
@@ -200,7 +201,7 @@ def _shade_kernel(
         store3(colors, first, count, color, visible, False)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _shade_backward_kernel(
     start: int,
     stop: int,

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -37,6 +36,7 @@ from distilled_splat.cpu.geometry import (
     to_camera_axes,
     to_world,
 )
+from distilled_splat.cpu.kernels import kernel
 from distilled_splat.cpu.simd import (
     LANES,
     any_lane,
@@ -97,7 +97,7 @@ def camera_array(
     return np.concatenate([viewmat[:3, :3].ravel(), viewmat[:3, 3], rest]).astype(np.float32)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _project_kernel(
     start: int,
     stop: int,
@@ -150,7 +150,7 @@ def _project_kernel(
             store_column(compensations, first, 1, count, compensation, visible, False)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _project_backward_kernel(
     start: int,
     stop: int,

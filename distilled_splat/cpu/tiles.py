@@ -14,6 +14,7 @@ from numba import njit
 
 from distilled_splat.cpu import buffers
 from distilled_splat.cpu.depth_order import SERIAL, depth_order, first_places, split
+from distilled_splat.cpu.kernels import kernel
 from distilled_splat.cpu.simd import LANES, log2, maximum, minimum, round_up, select, square_root
 from distilled_splat.cpu.simd_memory import gather, prefetch, scatter
 from distilled_splat.cpu.threads import num_threads, parallel_ranges
@@ -75,7 +76,7 @@ def _clip(value: Any, low: int, high: int) -> int:
     return int(min(max(value, np.float32(low)), np.float32(high)))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def pack_channels_kernel(
     start: int, stop: int, colors: Any, depths: Any, with_depth: bool, first_channel: int, records: Any
 ) -> None:
@@ -101,7 +102,7 @@ def _tile_range(centre: Any, reach: Any, num_tiles: Any) -> Any:
     return first, round_up(minimum(maximum(last, _ZERO), num_tiles))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _pack_kernel(
     start: int,
     stop: int,
@@ -160,7 +161,7 @@ def _pack_kernel(
         scatter(records, at + _BOTTOM, RECORD, count, bottom)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _bound_entries_kernel(start: int, stop: int, bounds: Any, order: Any, box_tiles: Any, most_entries: Any) -> None:
     """Count the tiles in the boxes of each part's Gaussians: no part has more entries than that."""
     for part in range(start, stop):
@@ -189,7 +190,7 @@ def _crossed_rows(x: Any, y: Any, b: Any, ellipse: Any, left: int, row_first: in
     return _clip(highest + _HALF, row_first, row_stop), _clip(lowest + _HALF, row_first, row_stop)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _find_entries_kernel(
     start: int,
     stop: int,
@@ -250,7 +251,7 @@ def _find_entries_kernel(
         part_count[part] = entry - part_first[part]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _fill_tiles_kernel(
     start: int,
     stop: int,
