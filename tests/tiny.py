@@ -73,12 +73,12 @@ def tiny_student(scene: Path, output: Path, teachers: tuple[Path, ...], iteratio
     return tiny_config(distilled_splatfacto, scene, output, iterations, **options)
 
 
-def scalars(run: Path) -> dict[str, dict[int, float]]:
+def scalars(run: Path, pattern: str = "events.out.tfevents.*") -> dict[str, dict[int, float]]:
     """Return all that a run's tensorboard files hold: name -> step -> value, later files over earlier ones."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     found: dict[str, dict[int, float]] = {}
-    for path in sorted(run.glob("events.out.tfevents.*")):
+    for path in sorted(run.glob(pattern)):
         events = EventAccumulator(str(path), size_guidance={"scalars": 0}).Reload()
         for name in events.Tags()["scalars"]:
             found.setdefault(name, {}).update({event.step: event.value for event in events.Scalars(name)})
