@@ -23,6 +23,8 @@ from distilled_splat.cpu.threads import parallel_ranges
 
 MAX_DEGREE = 4
 _MAX_BASES = (MAX_DEGREE + 1) ** 2
+_BY_X, _BY_Y, _BY_Z = (i * _MAX_BASES * LANES for i in range(3))
+"""Where the derivatives by x, y and z begin."""
 _CHUNKS = 32
 """Parts of a backward pass: a constant, so that sums over Gaussians are the same bits on any number of threads."""
 
@@ -69,109 +71,119 @@ def _directions(means: Any, centre: Any, first: int, count: int, visible: Any) -
 
 
 @njit(nogil=True)
-def _put(array: Any, k: int, value: Any) -> None:
-    store(array, k * LANES, value)
-
-
-@njit(nogil=True)
-def _put3(array: Any, k: int, x: Any, y: Any, z: Any) -> None:
-    store(array, 3 * k * LANES, x)
-    store(array, (3 * k + 1) * LANES, y)
-    store(array, (3 * k + 2) * LANES, z)
-
-
-@njit(nogil=True)
 def _evaluate_bases(direction: Any, degree: int, bases: Any) -> None:
     """Write the (degree + 1)^2 basis functions at unit directions to the rows of `bases`."""
     x, y, z = direction
-    _put(bases, 0, splat(_C0))
+    store(bases, 0, splat(_C0))
     if degree >= 1:
-        _put(bases, 1, y * -_C1)
-        _put(bases, 2, z * _C1)
-        _put(bases, 3, x * -_C1)
+        store(bases, 1 * LANES, y * -_C1)
+        store(bases, 2 * LANES, z * _C1)
+        store(bases, 3 * LANES, x * -_C1)
     if degree >= 2:
         zz, c1, s1 = z * z, x * x - y * y, _TWO * x * y
         b6 = _C2B * zz - _C2C
-        _put(bases, 4, _C2D * s1)
-        _put(bases, 5, y * z * -_C2A)
-        _put(bases, 6, b6)
-        _put(bases, 7, x * z * -_C2A)
-        _put(bases, 8, _C2D * c1)
+        store(bases, 4 * LANES, _C2D * s1)
+        store(bases, 5 * LANES, y * z * -_C2A)
+        store(bases, 6 * LANES, b6)
+        store(bases, 7 * LANES, x * z * -_C2A)
+        store(bases, 8 * LANES, _C2D * c1)
         if degree >= 3:
             b12 = z * (_C3D * zz - _C3E)
             c2, s2 = x * c1 - y * s1, x * s1 + y * c1
             ring = _C3B - _C3A * zz
-            _put(bases, 9, s2 * -_C3F)
-            _put(bases, 10, _C3C * z * s1)
-            _put(bases, 11, ring * y)
-            _put(bases, 12, b12)
-            _put(bases, 13, ring * x)
-            _put(bases, 14, _C3C * z * c1)
-            _put(bases, 15, c2 * -_C3F)
+            store(bases, 9 * LANES, s2 * -_C3F)
+            store(bases, 10 * LANES, _C3C * z * s1)
+            store(bases, 11 * LANES, ring * y)
+            store(bases, 12 * LANES, b12)
+            store(bases, 13 * LANES, ring * x)
+            store(bases, 14 * LANES, _C3C * z * c1)
+            store(bases, 15 * LANES, c2 * -_C3F)
             if degree >= 4:
                 c3, s3 = x * c2 - y * s2, x * s2 + y * c2
                 ring1, ring2 = z * (_C4B - _C4A * zz), _C4C * zz - _C4D
-                _put(bases, 16, _C4H * s3)
-                _put(bases, 17, z * s2 * -_C4E)
-                _put(bases, 18, ring2 * s1)
-                _put(bases, 19, ring1 * y)
-                _put(bases, 20, _C4F * z * b12 - _C4G * b6)
-                _put(bases, 21, ring1 * x)
-                _put(bases, 22, ring2 * c1)
-                _put(bases, 23, z * c2 * -_C4E)
-                _put(bases, 24, _C4H * c3)
+                store(bases, 16 * LANES, _C4H * s3)
+                store(bases, 17 * LANES, z * s2 * -_C4E)
+                store(bases, 18 * LANES, ring2 * s1)
+                store(bases, 19 * LANES, ring1 * y)
+                store(bases, 20 * LANES, _C4F * z * b12 - _C4G * b6)
+                store(bases, 21 * LANES, ring1 * x)
+                store(bases, 22 * LANES, ring2 * c1)
+                store(bases, 23 * LANES, z * c2 * -_C4E)
+                store(bases, 24 * LANES, _C4H * c3)
 
 
 @njit(nogil=True)
 def _evaluate_slopes(direction: Any, degree: int, slopes: Any) -> None:
-    """Write the derivatives of the basis functions by x, y and z to the rows of `slopes`.
+    """Write the derivatives of the basis functions by x, y and z to the rows of `slopes`, where they are not 0.
 
     The recurrences c and s are the real and imaginary part of (x + i y)^m, whose derivatives are m times those of one
     power less: dc_m = m (c_{m-1} dx - s_{m-1} dy) and ds_m = m (s_{m-1} dx + c_{m-1} dy).
     """
     x, y, z = direction
-    zero = splat(_ZERO)
-    _put3(slopes, 0, zero, zero, zero)
     if degree >= 1:
-        _put3(slopes, 1, zero, splat(-_C1), zero)
-        _put3(slopes, 2, zero, zero, splat(_C1))
-        _put3(slopes, 3, splat(-_C1), zero, zero)
+        store(slopes, _BY_Y + 1 * LANES, splat(-_C1))
+        store(slopes, _BY_Z + 2 * LANES, splat(_C1))
+        store(slopes, _BY_X + 3 * LANES, splat(-_C1))
     if degree >= 2:
         zz, c1, s1 = z * z, x * x - y * y, _TWO * x * y
         x2, y2 = _TWO * _C2D * x, _TWO * _C2D * y
         b6_z = _TWO * _C2B * z
-        _put3(slopes, 4, y2, x2, zero)
-        _put3(slopes, 5, zero, z * -_C2A, y * -_C2A)
-        _put3(slopes, 6, zero, zero, b6_z)
-        _put3(slopes, 7, z * -_C2A, zero, x * -_C2A)
-        _put3(slopes, 8, x2, _ZERO - y2, zero)
+        store(slopes, _BY_X + 4 * LANES, y2)
+        store(slopes, _BY_Y + 4 * LANES, x2)
+        store(slopes, _BY_Y + 5 * LANES, z * -_C2A)
+        store(slopes, _BY_Z + 5 * LANES, y * -_C2A)
+        store(slopes, _BY_Z + 6 * LANES, b6_z)
+        store(slopes, _BY_X + 7 * LANES, z * -_C2A)
+        store(slopes, _BY_Z + 7 * LANES, x * -_C2A)
+        store(slopes, _BY_X + 8 * LANES, x2)
+        store(slopes, _BY_Y + 8 * LANES, _ZERO - y2)
         if degree >= 3:
             ring, ring_z = _C3B - _C3A * zz, -_TWO * _C3A * z
             c1_f, s1_f = _THREE * _C3F * c1, _THREE * _C3F * s1
             x2, y2 = _TWO * _C3C * x * z, _TWO * _C3C * y * z
             b12, b12_z = z * (_C3D * zz - _C3E), _THREE * _C3D * zz - _C3E
-            _put3(slopes, 9, _ZERO - s1_f, _ZERO - c1_f, zero)
-            _put3(slopes, 10, y2, x2, _C3C * s1)
-            _put3(slopes, 11, zero, ring, ring_z * y)
-            _put3(slopes, 12, zero, zero, b12_z)
-            _put3(slopes, 13, ring, zero, ring_z * x)
-            _put3(slopes, 14, x2, _ZERO - y2, _C3C * c1)
-            _put3(slopes, 15, _ZERO - c1_f, s1_f, zero)
+            store(slopes, _BY_X + 9 * LANES, _ZERO - s1_f)
+            store(slopes, _BY_Y + 9 * LANES, _ZERO - c1_f)
+            store(slopes, _BY_X + 10 * LANES, y2)
+            store(slopes, _BY_Y + 10 * LANES, x2)
+            store(slopes, _BY_Z + 10 * LANES, _C3C * s1)
+            store(slopes, _BY_Y + 11 * LANES, ring)
+            store(slopes, _BY_Z + 11 * LANES, ring_z * y)
+            store(slopes, _BY_Z + 12 * LANES, b12_z)
+            store(slopes, _BY_X + 13 * LANES, ring)
+            store(slopes, _BY_Z + 13 * LANES, ring_z * x)
+            store(slopes, _BY_X + 14 * LANES, x2)
+            store(slopes, _BY_Y + 14 * LANES, _ZERO - y2)
+            store(slopes, _BY_Z + 14 * LANES, _C3C * c1)
+            store(slopes, _BY_X + 15 * LANES, _ZERO - c1_f)
+            store(slopes, _BY_Y + 15 * LANES, s1_f)
             if degree >= 4:
                 c2, s2 = x * c1 - y * s1, x * s1 + y * c1
                 ring1, ring1_z = z * (_C4B - _C4A * zz), _C4B - _THREE * _C4A * zz
                 ring2, ring2_z = _C4C * zz - _C4D, _TWO * _C4C * z
                 c2_f, s2_f = _FOUR * _C4H * c2, _FOUR * _C4H * s2
                 c1_f, s1_f = -_THREE * _C4E * z * c1, -_THREE * _C4E * z * s1
-                _put3(slopes, 16, s2_f, c2_f, zero)
-                _put3(slopes, 17, s1_f, c1_f, s2 * -_C4E)
-                _put3(slopes, 18, _TWO * ring2 * y, _TWO * ring2 * x, ring2_z * s1)
-                _put3(slopes, 19, zero, ring1, ring1_z * y)
-                _put3(slopes, 20, zero, zero, _C4F * (b12 + z * b12_z) - _C4G * b6_z)
-                _put3(slopes, 21, ring1, zero, ring1_z * x)
-                _put3(slopes, 22, _TWO * ring2 * x, _ZERO - _TWO * ring2 * y, ring2_z * c1)
-                _put3(slopes, 23, c1_f, _ZERO - s1_f, c2 * -_C4E)
-                _put3(slopes, 24, c2_f, _ZERO - s2_f, zero)
+                store(slopes, _BY_X + 16 * LANES, s2_f)
+                store(slopes, _BY_Y + 16 * LANES, c2_f)
+                store(slopes, _BY_X + 17 * LANES, s1_f)
+                store(slopes, _BY_Y + 17 * LANES, c1_f)
+                store(slopes, _BY_Z + 17 * LANES, s2 * -_C4E)
+                store(slopes, _BY_X + 18 * LANES, _TWO * ring2 * y)
+                store(slopes, _BY_Y + 18 * LANES, _TWO * ring2 * x)
+                store(slopes, _BY_Z + 18 * LANES, ring2_z * s1)
+                store(slopes, _BY_Y + 19 * LANES, ring1)
+                store(slopes, _BY_Z + 19 * LANES, ring1_z * y)
+                store(slopes, _BY_Z + 20 * LANES, _C4F * (b12 + z * b12_z) - _C4G * b6_z)
+                store(slopes, _BY_X + 21 * LANES, ring1)
+                store(slopes, _BY_Z + 21 * LANES, ring1_z * x)
+                store(slopes, _BY_X + 22 * LANES, _TWO * ring2 * x)
+                store(slopes, _BY_Y + 22 * LANES, _ZERO - _TWO * ring2 * y)
+                store(slopes, _BY_Z + 22 * LANES, ring2_z * c1)
+                store(slopes, _BY_X + 23 * LANES, c1_f)
+                store(slopes, _BY_Y + 23 * LANES, _ZERO - s1_f)
+                store(slopes, _BY_Z + 23 * LANES, c2 * -_C4E)
+                store(slopes, _BY_X + 24 * LANES, c2_f)
+                store(slopes, _BY_Y + 24 * LANES, _ZERO - s2_f)
 
 
 @kernel
@@ -226,7 +238,7 @@ def _shade_backward_kernel(
     num_blocks = (num_gaussians + LANES - 1) // LANES
     active = (degree + 1) * (degree + 1)
     bases = np.empty(_MAX_BASES * LANES, np.float32)
-    slopes = np.empty(3 * _MAX_BASES * LANES, np.float32)
+    slopes = np.zeros(3 * _MAX_BASES * LANES, np.float32)
     zero = splat(_ZERO)
     stride = 3 * num_bases
     for part in range(start, stop):
@@ -250,9 +262,9 @@ def _shade_backward_kernel(
                     weight = red * gather(coefficients, at, stride, count)
                     weight = weight + green * gather(coefficients, at + 1, stride, count)
                     weight = weight + blue * gather(coefficients, at + 2, stride, count)
-                    v_x = v_x + weight * load(slopes, 3 * k * LANES)
-                    v_y = v_y + weight * load(slopes, (3 * k + 1) * LANES)
-                    v_z = v_z + weight * load(slopes, (3 * k + 2) * LANES)
+                    v_x = v_x + weight * load(slopes, _BY_X + k * LANES)
+                    v_y = v_y + weight * load(slopes, _BY_Y + k * LANES)
+                    v_z = v_z + weight * load(slopes, _BY_Z + k * LANES)
                     _store_coefficient(
                         v_coefficients, at, stride, count, basis, (red, green, blue), accumulate_coefficients
                     )
