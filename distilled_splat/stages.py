@@ -97,7 +97,7 @@ def teacher_config(student: DistilledTrainerConfig, variant: str, scene: str) ->
     shared.pop("_target")
     pipeline = copy.deepcopy(student.pipeline)
     pipeline.model = TeacherModelConfig(**copy.deepcopy(shared), variant=variant)  # type: ignore[arg-type]
-    pipeline.datamanager.data = Path(pipeline.datamanager.data or student.data or ".")  # type: ignore[attr-defined]
+    pipeline.datamanager.data = pipeline.datamanager.data or student.data  # type: ignore[attr-defined]
     place = VARIANTS.index(variant)
     pipeline.datamanager.train_cameras_sampling_seed += place  # type: ignore[attr-defined]
     machine = copy.deepcopy(student.machine)

@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from PIL import Image
-from tiny import tiny_config
+from tiny import CPU, tiny_config
 
 from distilled_splat import stages
 from distilled_splat.config import distilled_splatfacto
@@ -103,6 +103,19 @@ def test_a_teacher_never_opens_a_viewer_or_waits_for_one(scene: Path, tmp_path: 
     for vis in ("viewer", "viewer+tensorboard", "viewer_legacy", "tensorboard"):
         student.vis = vis
         assert teacher_config(student, "standard", "scene").vis == "tensorboard"
+
+
+def test_data_given_to_the_dataparser_is_the_teachers_too(scene: Path, tmp_path: Path) -> None:
+    student = tiny_config(distilled_splatfacto, scene, tmp_path, 20)
+    names = teacher_names(scene, tmp_path, 20)
+    student.data = student.pipeline.datamanager.data = None
+    student.pipeline.datamanager.dataparser.data = scene
+    fingerprint = scene_fingerprint(parsed_scene(student))
+    configs: list[Any] = [teacher_config(student, variant, fingerprint) for variant in VARIANTS]
+    assert [config.timestamp for config in configs] == names
+    for config in configs:
+        datamanager = config.pipeline.datamanager.setup(device=CPU, test_mode="inference")
+        assert datamanager.train_dataset.image_filenames[0].is_relative_to(scene)
 
 
 def test_data_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
