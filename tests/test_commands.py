@@ -52,14 +52,17 @@ class Command:
 
     def wait(self, code: int = 0) -> str:
         """Wait for the end, see that it came with this code, and return the output."""
-        assert self.process.wait(PATIENCE) == code, self.output()
+        self.wait_until(lambda: self.process.poll() is not None)
+        assert self.process.returncode == code, self.output()
         return self.output()
 
     def wait_until(self, there: Callable[[], bool]) -> None:
-        """Wait for something that the command, still running, is to bring about."""
+        """Wait for something that the command is to bring about before it ends."""
         give_up = time.monotonic() + PATIENCE
         while not there():
-            assert self.process.poll() is None and time.monotonic() < give_up, self.output()
+            if self.process.poll() is not None or time.monotonic() > give_up:
+                self.process.kill()
+                pytest.fail(self.output())
             time.sleep(0.01)
 
     def press_ctrl_c(self) -> None:

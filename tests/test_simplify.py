@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from distilled_splat.simplify import choose, count_after_cut, cut_steps, resize
 
-COLUMNS: dict[str, tuple[int, ...]] = {"means": (3,), "scales": (3,), "quats": (4,), "opacities": (1,), "features_dc": (3,)}
-COLUMNS["features_rest"] = (3, 3)
+COLUMNS: dict[str, tuple[int, ...]] = {
     "means": (3,),
     "scales": (3,),
     "quats": (4,),
