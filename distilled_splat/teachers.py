@@ -46,8 +46,8 @@ class TeacherModelConfig(PortableSplatfactoModelConfig):
     dropout_stop: int = 15000
     """dropout: last step at which Gaussians are left out."""
     dropout_compensation: bool = False
-    """dropout: divide the opacities that remain by 1 - rate, as DropGaussian does. Off, as in the paper: opaque surfaces
-    saturate instead of making up for the holes, and the teacher is several dB worse; see docs/method.md."""
+    """dropout: divide the opacities that remain by 1 - rate, as DropGaussian does. Off, as in the paper: opaque
+    surfaces saturate instead of making up for the holes, and the teacher is several dB worse; see docs/method.md."""
 
     step_fields: ClassVar[tuple[str, ...]] = (
         *PortableSplatfactoModelConfig.step_fields,

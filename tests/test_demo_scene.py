@@ -9,9 +9,9 @@ from PIL import Image
 from plyfile import PlyData
 
 from distilled_splat.demo import textures, tracer
-from distilled_splat.picture import comparison_picture, error_map
 from distilled_splat.demo.scene import make_scene, still_life
 from distilled_splat.demo.tracer import first_hits, trace_image
+from distilled_splat.picture import comparison_picture, error_map
 
 VIEWS, WIDTH, HEIGHT, POINTS = 12, 96, 72, 400
 
