@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock, Timeout
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from distilled_splat.checkpoints import latest_checkpoint, write_beside, write_json
@@ -124,11 +125,13 @@ class ResumableTrainer(Trainer):
 
     def _after_train(self) -> None:
         if self.stopped_by is None:
+            # nerfstudio's log wants to know a step, and there was none if all had been made before the last stop
+            writer.GLOBAL_BUFFER.setdefault("step", self.step)
             return super()._after_train()
         if self.last_done >= 0:  # else not one step has run since the last checkpoint
             self.save_checkpoint(self.last_done)
-        self.note_in_record(finished=False)
         done = max(self.last_done + 1, self._start_step)
+        self.note_in_record(finished=done >= self._start_step + self.config.max_num_iterations)
         CONSOLE.print(f"Stopped by {self.stopped_by}; saved after {done} steps. The same command goes on from there.")
         raise SystemExit(EXIT_INTERRUPTED)
 
@@ -150,10 +153,13 @@ class ResumableTrainer(Trainer):
                     older.unlink()
 
     def after_step(self, step: int) -> None:
-        """Write the progress once a second, and stop when the process that started this one is gone."""
+        """Stop when the process that started this one is gone, and write the progress once a second."""
         self.last_done = step
         if self.stopped_by is not None:
             self.stop_training = True  # nerfstudio takes back a stop from before its loop
+        parent = os.environ.get(PARENT_VARIABLE)
+        if parent is not None and os.getppid() != int(parent):
+            self.stop("the end of the command that started this training")
         now = time.monotonic()
         if now - self.last_report < 1 and step + 1 < self._start_step + self.config.max_num_iterations:
             return
@@ -169,9 +175,6 @@ class ResumableTrainer(Trainer):
                 "gaussians": self.pipeline.model.num_points,  # type: ignore[union-attr]
             },
         )
-        parent = os.environ.get(PARENT_VARIABLE)
-        if parent is not None and os.getppid() != int(parent):
-            self.stop("the end of the command that started this training")
 
     def after_train(self, step: int) -> None:
         """Note in the run's record that it is finished, if it is, and let Ctrl-C end the viewer that stays open."""
