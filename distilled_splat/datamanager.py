@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.datamanagers.full_images_datamanager import (
     FullImageDatamanager,
     FullImageDatamanagerConfig,
@@ -17,6 +19,8 @@ class PortableDatamanagerConfig(FullImageDatamanagerConfig):
     """nerfstudio's full-image datamanager."""
 
     _target: type = field(default_factory=lambda: PortableDatamanager)
+    float_cache_megabytes: float = 1024
+    """Keep the photos as floats if they fit into this memory, so that none is converted anew in every step."""
 
 
 class PortableDatamanager(FullImageDatamanager):
@@ -26,6 +30,8 @@ class PortableDatamanager(FullImageDatamanager):
     white) cannot know the model's background, and a splat trained over random colours against white photos learns a
     white wall.
     """
+
+    config: PortableDatamanagerConfig
 
     def create_train_dataset(self) -> Any:
         """Build the training set, with transparent photos left as they are."""
@@ -38,7 +44,30 @@ class PortableDatamanager(FullImageDatamanager):
     def _load_images(self, split: Literal["train", "eval"], cache_images_device: Literal["cpu", "gpu"]) -> Any:
         # Above 500 photos nerfstudio switches to "cpu", which pins memory and fails without an accelerator;
         # "gpu" means the model's device, which is the CPU's plain memory there.
-        return super()._load_images(split, cache_images_device if torch.cuda.is_available() else "gpu")
+        batches = super()._load_images(split, cache_images_device if torch.cuda.is_available() else "gpu")
+        pixels = sum(batch["image"].numel() for batch in batches)
+        for batch in batches:
+            if batch["image"].dtype == torch.uint8 and 4 * pixels <= self.config.float_cache_megabytes * 1e6:
+                batch["image"] = batch["image"].float() / 255.0
+        return batches
+
+    def next_train(self, step: int) -> tuple[Cameras, dict[str, Any]]:
+        """Return the next training camera, of shape [1], and a copy of its batch."""
+        index = self.train_unseen_cameras.pop(0)
+        if len(self.train_unseen_cameras) == 0:
+            self.train_unseen_cameras = self.sample_train_cameras()
+        batch = self.cached_train[index].copy()
+        batch["image"] = batch["image"].to(self.device)
+        return self.single_cameras[index], batch
+
+    @cached_property
+    def single_cameras(self) -> list[Cameras]:
+        """The training cameras one by one, each of shape [1], on the device."""
+        _ = self.cached_train  # loading the photos settles the undistorted cameras
+        cameras = [self.train_cameras[index : index + 1].to(self.device) for index in range(len(self.train_cameras))]
+        for index, camera in enumerate(cameras):
+            camera.metadata = {**(camera.metadata or {}), "cam_idx": index}
+        return cameras
 
 
 def with_transparency(dataset: Any) -> Any:

@@ -1,4 +1,4 @@
-"""gsplat's densification with a limit on the number of Gaussians."""
+"""gsplat's densification with a limit on the number of Gaussians, and quicker on the CPU."""
 
 from __future__ import annotations
 
@@ -15,6 +15,26 @@ class CappedStrategy(DefaultStrategy):
     """gsplat's DefaultStrategy that never leaves more than `max_gaussians`; without a limit it is the same."""
 
     max_gaussians: Optional[int] = None
+
+    def _update_state(self, params: Any, state: dict[str, Any], info: dict[str, Any], packed: bool = False) -> None:
+        means2d = info[self.key_for_gradient]
+        if packed or means2d.device.type != "cpu":
+            return super()._update_state(params, state, info, packed)
+        from distilled_splat.cpu.statistics import gather_statistics
+
+        for name, wanted in (("grad2d", True), ("count", True), ("radii", self.refine_scale2d_stop_iter > 0)):
+            if wanted and state.get(name) is None:
+                state[name] = means2d.new_zeros(means2d.shape[1])
+        radii = info["radii"]
+        gather_statistics(
+            radii[..., 0] if radii.dim() == 3 else radii,  # from gsplat 1.5 on there is one for each axis
+            means2d.absgrad if self.absgrad else means2d.grad,
+            info["width"],
+            info["height"],
+            state["grad2d"],
+            state["count"],
+            state["radii"] if self.refine_scale2d_stop_iter > 0 else None,
+        )
 
     @torch.no_grad()
     def _grow_gs(self, params: Any, optimizers: Any, state: dict[str, Any], step: int) -> tuple[int, int]:

@@ -35,7 +35,7 @@ class TeacherEnsemble:
         images serve every background. Each teacher's colour is first brought into the range of an image.
         """
         renders = self.renders(view)
-        colors = torch.stack([rendered.premultiplied.clamp(0, 1) for rendered in renders]).mean(dim=0)
+        colors = torch.stack([rendered.color.clamp(0, 1) for rendered in renders]).mean(dim=0)
         return colors, torch.stack([rendered.alpha for rendered in renders]).mean(dim=0)
 
 
@@ -65,7 +65,8 @@ class PseudoLabels:
         """
         image = self.kept.get(index)
         if image is None:
-            image = torch.cat(self.ensemble.mean_render(view), dim=-1).half()
+            color, alpha = self.ensemble.mean_render(view)
+            image = torch.cat((color, 1 - alpha), dim=-1).half()
             size = image.numel() * image.element_size()
             if self.kept_bytes + size <= self.budget:
                 self.kept[index] = image
@@ -73,4 +74,4 @@ class PseudoLabels:
         image = image.float()
         if downscale > 1:
             image = resize_image(image, downscale)
-        return torch.clamp(image[..., :3] + (1 - image[..., 3:]) * background, 0.0, 1.0)
+        return torch.addcmul(image[..., :3], image[..., 3:], background).clamp_(0.0, 1.0)

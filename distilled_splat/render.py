@@ -34,20 +34,21 @@ class View:
 
 
 class Rendered(NamedTuple):
-    """What a camera sees, before any background.
+    """What a camera sees.
 
-    `premultiplied` is the sum of colour times blending weight [H, W, 3], `alpha` the sum of the weights [H, W, 1],
-    `depth` the expected depth in world units [H, W, 1] or None, `info` the rasterizer's account for densification.
+    `color` is the sum of colour times blending weight [H, W, 3], with what shows of the background if `render` was
+    given one; `alpha` is the sum of the weights [H, W, 1], `depth` the expected depth in world units [H, W, 1] or None,
+    `info` the rasterizer's account for densification.
     """
 
-    premultiplied: Tensor
+    color: Tensor
     alpha: Tensor
     depth: Optional[Tensor]
     info: dict[str, Any]
 
     def over(self, background: Tensor) -> Tensor:
-        """Composite over a background colour [3]; returns colours in [0, 1], [H, W, 3]."""
-        return torch.clamp(self.premultiplied + (1 - self.alpha) * background, 0.0, 1.0)
+        """Composite what was rendered without a background over one [3]; returns colours in [0, 1], [H, W, 3]."""
+        return torch.clamp(self.color + (1 - self.alpha) * background, 0.0, 1.0)
 
 
 def world_to_camera(camera_to_world: Tensor) -> Tensor:
@@ -105,10 +106,17 @@ def rasterizer_for(device: torch.device) -> Callable[..., tuple[Tensor, Tensor, 
     return rasterization
 
 
+def stored_or_joined(gaussians: Gaussians, rasterizer: Callable[..., Any]) -> Tensor | tuple[Tensor, Tensor]:
+    """Return the coefficients as a rasterizer takes them: our own as they are stored, gsplat's joined in one tensor."""
+    ours = rasterizer.__module__.startswith("distilled_splat.")
+    return (gaussians.sh_dc, gaussians.sh_rest) if ours else gaussians.sh
+
+
 def render(
     gaussians: Gaussians,
     view: View,
     *,
+    background: Optional[Tensor] = None,
     sh_degree: Optional[int] = None,
     opacity_factors: Optional[Tensor] = None,
     depth: bool = False,
@@ -120,6 +128,7 @@ def render(
     Args:
         gaussians: what to render.
         view: the camera.
+        background: colour [3] behind everything; None leaves what is transparent black, to be composited later.
         sh_degree: highest degree of spherical harmonics to evaluate; None takes all there are.
         opacity_factors: what to multiply the opacities by, [N]; a product above 1 saturates in the Gaussian's middle.
         depth: also render the expected depth.
@@ -127,12 +136,13 @@ def render(
         absgrad: let `info["means2d"].absgrad` hold the sums of absolute gradients after the backward pass.
     """
     opacities = torch.sigmoid(gaussians.logit_opacities)
-    colors, alpha, info = rasterizer_for(gaussians.means.device)(
+    rasterizer = rasterizer_for(gaussians.means.device)
+    colors, alpha, info = rasterizer(
         means=gaussians.means,
         quats=gaussians.quats,
         scales=torch.exp(gaussians.log_scales),
         opacities=opacities if opacity_factors is None else opacities * opacity_factors,
-        colors=gaussians.sh,
+        colors=stored_or_joined(gaussians, rasterizer),
         viewmats=view.viewmat[None],
         Ks=view.K[None],
         width=view.width,
@@ -140,13 +150,17 @@ def render(
         near_plane=NEAR_PLANE,
         far_plane=FAR_PLANE,
         packed=False,
+        backgrounds=None if background is None else background[None],
         sh_degree=gaussians.sh_degree if sh_degree is None else sh_degree,
         render_mode="RGB+ED" if depth else "RGB",
         absgrad=absgrad,
         rasterize_mode="antialiased" if antialiased else "classic",
     )
-    colors, alpha = colors[0], alpha[0]
-    return Rendered(colors[..., :3], alpha, colors[..., 3:4] if depth else None, info)
+    # squeeze, whose gradient is a view; that of an index is a copy into zeros
+    colors, alpha = colors.squeeze(0), alpha.squeeze(0)
+    if not depth:
+        return Rendered(colors, alpha, None, info)
+    return Rendered(colors[..., :3], alpha, colors[..., 3:4], info)
 
 
 def blending_weights(gaussians: Gaussians, view: View, antialiased: bool = False) -> Tensor:

@@ -110,7 +110,7 @@ class PortableSplatfactoModel(SplatfactoModel):
                 self.gauss_params["features_dc"].data = torch.logit(colors, eps=1e-10)
         self.strategy = self.build_strategy()
         self.strategy_state = self.strategy.initialize_state(scene_scale=1.0)
-        self.total_steps: Optional[int] = None
+        self.known_views: dict[tuple[int, int], View] = {}
 
     def build_strategy(self) -> CappedStrategy:
         """Return gsplat's densification with splatfacto's settings, quiet.
@@ -176,8 +176,13 @@ class PortableSplatfactoModel(SplatfactoModel):
 
     def training_view(self, camera: Cameras) -> View:
         """Return the view that a training step renders: the photo's camera at the step's resolution."""
-        pose = self.camera_optimizer.apply_to_camera(camera)[0]
-        return view_of(camera, pose, self._get_downscale_factor())
+        factor = self._get_downscale_factor()
+        if self.camera_optimizer.config.mode != "off" or camera.metadata is None or "cam_idx" not in camera.metadata:
+            return view_of(camera, self.camera_optimizer.apply_to_camera(camera)[0], factor)
+        place = (camera.metadata["cam_idx"], factor)
+        if place not in self.known_views:
+            self.known_views[place] = view_of(camera, downscale=factor)
+        return self.known_views[place]
 
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:
         """Render one camera as splatfacto does: keys rgb, depth, accumulation, background.
@@ -199,8 +204,8 @@ class PortableSplatfactoModel(SplatfactoModel):
                 return self.get_empty_outputs(view.width, view.height, background)  # type: ignore[return-value]
             gaussians = gaussians[inside]
 
-        rendered = self.render_view(gaussians, view)
-        rgb = rendered.over(background)
+        rendered = self.render_view(gaussians, view, background)
+        rgb = torch.nn.functional.hardtanh(rendered.color, 0.0, 1.0)  # clamp, with a gradient in one pass
         if self.training:
             self.info = rendered.info
             if self.step < self.strategy.refine_stop_iter:
@@ -216,11 +221,12 @@ class PortableSplatfactoModel(SplatfactoModel):
             "background": background if self.training else background.expand(view.height, view.width, 3),
         }
 
-    def render_view(self, gaussians: Gaussians, view: View) -> Rendered:
-        """Render Gaussians with this model's settings."""
+    def render_view(self, gaussians: Gaussians, view: View, background: Tensor) -> Rendered:
+        """Render Gaussians over a background colour [3] with this model's settings."""
         return render(
             gaussians,
             view,
+            background=background,
             sh_degree=self.active_sh_degree(),
             opacity_factors=self.opacity_factors() if self.training else None,
             depth=self.config.output_depth_during_training or not self.training,

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from gsplat.strategy import DefaultStrategy
 
 from distilled_splat.densify import CappedStrategy
 
@@ -47,3 +48,27 @@ def test_splits_for_size_do_not_break_the_cap() -> None:
     strategy = CappedStrategy(grow_grad2d=1e-3, max_gaussians=12, refine_scale2d_stop_iter=10_000)
     strategy._grow_gs(parameters, optimizers, state, step=1000)
     assert len(parameters["means"]) == 12
+
+
+@pytest.mark.parametrize("absgrad", [False, True])
+@pytest.mark.parametrize("until", [0, 4000])
+def test_statistics_are_gsplats(absgrad: bool, until: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    strategies = [kind(absgrad=absgrad, refine_scale2d_stop_iter=until) for kind in (DefaultStrategy, CappedStrategy)]
+    states = [strategy.initialize_state() for strategy in strategies]
+    parameters = {"means": torch.zeros(300, 3)}
+    cameras = 1 if until else 2  # of several cameras' radii gsplat keeps the last, not the largest
+    for _ in range(3):
+        means2d = torch.zeros(cameras, 300, 2, requires_grad=True)
+        means2d.grad = torch.randn(cameras, 300, 2, generator=generator)
+        means2d.absgrad = means2d.grad.abs() * 2  # type: ignore[attr-defined]
+        radii = torch.randint(-5, 20, (cameras, 300), generator=generator, dtype=torch.int32).clamp_min(0)
+        info = {
+            "means2d": means2d, "radii": radii, "width": 70, "height": 45, "n_cameras": cameras, "gaussian_ids": None,
+        }  # fmt: skip
+        for strategy, state in zip(strategies, states):
+            strategy._update_state(parameters, state, info)
+    theirs, ours = states
+    assert theirs.keys() == ours.keys()
+    for name in ("grad2d", "count", "radii") if until else ("grad2d", "count"):
+        torch.testing.assert_close(ours[name], theirs[name])

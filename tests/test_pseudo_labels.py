@@ -38,9 +38,7 @@ def ensemble() -> tuple[CountingEnsemble, View]:
 
 
 def mean_of_composites(teachers: CountingEnsemble, view: View, background: Tensor) -> Tensor:
-    pictures = [
-        rendered.premultiplied.clamp(0, 1) + (1 - rendered.alpha) * background for rendered in teachers.renders(view)
-    ]
+    pictures = [rendered.color.clamp(0, 1) + (1 - rendered.alpha) * background for rendered in teachers.renders(view)]
     return torch.stack(pictures).mean(dim=0).clamp(0, 1)
 
 

@@ -192,6 +192,8 @@ def test_the_length_of_a_quaternion_does_not_matter() -> None:
         ({"sh_degree": 5}, "sh_degree is 5"),
         ({"sh_degree": 4}, "K at least 25"),
         ({"sh_degree": None}, r"colors has shape \[300, 16, 3\]"),
+        ({"colors": (torch.zeros(300, 3), torch.zeros(300, 8, 3))}, "K at least 16 for sh_degree=3"),
+        ({"colors": (torch.zeros(300, 3), torch.zeros(300, 15, 3)), "sh_degree": None}, "a pair of colors"),
         ({"means": torch.zeros(300, 3).double()}, "means is torch.float64"),
         ({"means": torch.zeros(300, 3, device="meta")}, "means is torch.float32 on meta"),
         ({"quats": torch.zeros(300, 3)}, r"quats has shape \[300, 3\]"),

@@ -52,6 +52,24 @@ def test_one_thread_gives_the_same_bits_as_several(monkeypatch: pytest.MonkeyPat
     assert_same_bits(forward_and_backward(scene), several)
 
 
+@pytest.mark.parametrize("degree", range(5))
+@pytest.mark.parametrize("cameras", [1, 2])
+def test_coefficients_in_two_tensors_are_as_good_as_in_one(degree: int, cameras: int) -> None:
+    scene = dense_scene(count=300, cameras=cameras, degree=max(degree, 2))
+    joined = forward_and_backward(scene, sh_degree=degree)
+    leaves = scene.leaves()
+    colors = leaves.pop("colors").detach()
+    base, rest = colors[:, 0].clone().requires_grad_(), colors[:, 1:].clone().requires_grad_()
+    arguments = scene.arguments(**leaves, colors=(base, rest))
+    image, alphas, info = rasterization(**arguments, sh_degree=degree, absgrad=True)
+    cotangent = torch.linspace(-1, 1, image.numel()).reshape(image.shape)
+    torch.autograd.backward([image, alphas], [cotangent, cotangent[..., :1]])
+    assert base.grad is not None and rest.grad is not None
+    gradients = [leaf.grad for leaf in leaves.values()]
+    gradients.insert(4, torch.cat((base.grad[:, None], rest.grad), dim=1))
+    assert_same_bits([image.detach(), alphas.detach(), info["means2d"].absgrad, *gradients], joined)
+
+
 def test_python_threads_may_render_at_once() -> None:
     scenes = [dense_scene(seed=seed, count=9000, width=120, height=80) for seed in range(4)]
     alone = [forward_and_backward(scene) for scene in scenes]

@@ -73,7 +73,7 @@ def test_gradients_reach_an_optimised_pose() -> None:
     gaussians, _ = splat_and_view()
     pose = torch.from_numpy(np.concatenate((np.diag([1.0, -1, -1]), np.zeros((3, 1))), axis=1)).float()
     pose.requires_grad_()
-    render(gaussians, view_of(camera_at(some_pose()), pose)).premultiplied.sum().backward()
+    render(gaussians, view_of(camera_at(some_pose()), pose)).color.sum().backward()
     assert pose.grad is not None and bool(pose.grad[:, 3].abs().min() > 0)
 
 
@@ -97,8 +97,9 @@ def test_background_shows_through_exactly_what_is_transparent() -> None:
     rendered = render(gaussians, view)
     assert float(rendered.alpha.min()) >= 0 and float(rendered.alpha.max()) <= 1
     colour = torch.tensor([0.2, 0.5, 0.8])
-    expected = (rendered.premultiplied + (1 - rendered.alpha) * colour).clamp(0, 1)
+    expected = (rendered.color + (1 - rendered.alpha) * colour).clamp(0, 1)
     torch.testing.assert_close(rendered.over(colour), expected)
+    torch.testing.assert_close(render(gaussians, view, background=colour).color.clamp(0, 1), expected)
     nothing = render(gaussians[torch.zeros(len(gaussians), dtype=torch.bool)], view)
     assert torch.equal(nothing.over(colour), colour.expand(view.height, view.width, 3))
 
@@ -117,7 +118,7 @@ def test_opacity_factors_multiply_opacities() -> None:
     gaussians, view = splat_and_view()
     kept = torch.rand(len(gaussians), generator=torch.Generator().manual_seed(0)) < 0.5
     dropped = render(gaussians, view, opacity_factors=kept.float())
-    torch.testing.assert_close(dropped.premultiplied, render(gaussians[kept], view).premultiplied, atol=1e-5, rtol=0)
+    torch.testing.assert_close(dropped.color, render(gaussians[kept], view).color, atol=1e-5, rtol=0)
 
 
 def test_depth_is_that_of_a_wall() -> None:
@@ -180,13 +181,16 @@ def test_gsplat_is_called_by_its_own_signature(monkeypatch: pytest.MonkeyPatch) 
         return ours(**bound.arguments)
 
     gaussians, view = splat_and_view()
-    expected = render(gaussians, view, depth=True, antialiased=True, absgrad=True, sh_degree=2)
+    colour = torch.tensor([0.2, 0.5, 0.8])
+    options: Any = {"depth": True, "antialiased": True, "absgrad": True, "sh_degree": 2}
+    expected = render(gaussians, view, background=colour, **options)
     monkeypatch.setattr(gsplat.rendering, "rasterization", as_gsplat)
     monkeypatch.setattr(distilled_splat.render, "rasterizer_for", lambda device: rasterizer_for(torch.device("cuda")))
-    rendered = render(gaussians, view, depth=True, antialiased=True, absgrad=True, sh_degree=2)
+    rendered = render(gaussians, view, background=colour, **options)
     blending_weights(gaussians, view)
-    assert torch.equal(rendered.premultiplied, expected.premultiplied)
+    assert torch.equal(rendered.color, expected.color)
     picture, weights = calls
     assert picture["render_mode"] == "RGB+ED" and picture["rasterize_mode"] == "antialiased" and picture["absgrad"]
+    assert torch.equal(picture["colors"], gaussians.sh) and torch.equal(picture["backgrounds"], colour[None])
     assert picture["sh_degree"] == 2 and picture["packed"] is False and picture["near_plane"] == 0.01
     assert weights.get("sh_degree") is None and weights["colors"].shape == (len(gaussians), 1)

@@ -107,7 +107,7 @@ def _stages(count: int, width: int, height: int) -> tuple[dict[str, Callable[[],
     centres = torch.zeros(1, 3)
 
     projected = project(means, quats, scales, scene["viewmats"], camera[None], False)
-    shaded = shade(means, centres, colors, _DEGREE, projected.radii)
+    shaded = shade(means, centres, colors, None, _DEGREE, projected.radii)
     v_projected = [torch.rand_like(x) for x in projected[:3]]
     v_shaded = torch.rand_like(shaded)
 
@@ -137,7 +137,7 @@ def _stages(count: int, width: int, height: int) -> tuple[dict[str, Callable[[],
 
     stages: dict[str, Callable[[], Any]] = {
         "projection forward": lambda: project(means, quats, scales, scene["viewmats"], camera[None], False),
-        "harmonics forward": lambda: shade(means, centres, colors, _DEGREE, projected.radii),
+        "harmonics forward": lambda: shade(means, centres, colors, None, _DEGREE, projected.radii),
         "sort, pack, bin": lambda: list_tiles(*listed, with_depth=False, width=width, height=height),
         "blend forward": lambda: on_all_threads(blend_kernel, *tiled, image, alphas, True, transmittances, stops),
         "blend backward": lambda: on_all_threads(

@@ -52,12 +52,16 @@ def check_tensors(
     scales: Tensor,
     opacities: Tensor,
     colors: Tensor,
+    rest: Optional[Tensor],
     viewmats: Tensor,
     Ks: Tensor,
     backgrounds: Optional[Tensor],
     sh_degree: Optional[int],
 ) -> None:
-    """Raise a ValueError for a tensor of a wrong shape, element type or device; arguments as for `rasterization`."""
+    """Raise a ValueError for a tensor of a wrong shape, element type or device; arguments as for `rasterization`.
+
+    `rest` is the second of a pair of colours.
+    """
     n, c = len(means), len(viewmats)
     shapes = {
         "means": (means, (n, 3)),
@@ -78,7 +82,19 @@ def check_tensors(
     if not bool(((Ks[:, 0, 0] > 0) & (Ks[:, 1, 1] > 0)).all()):
         raise ValueError(f"Ks has focal lengths {Ks[:, [0, 1], [0, 1]].tolist()}; they must be positive.")
     _check_tensor("colors", colors)
-    if sh_degree is None:
+    if rest is not None:
+        _check_tensor("colors[1]", rest)
+        if sh_degree is None or not 0 <= sh_degree <= MAX_DEGREE:
+            raise ValueError(f"sh_degree is {sh_degree}; with a pair of colors it must be from 0 to {MAX_DEGREE}.")
+        bases = (sh_degree + 1) ** 2
+        fits = tuple(colors.shape) == (n, 3) and rest.dim() == 3 and (rest.shape[0], rest.shape[2]) == (n, 3)
+        if not fits or 1 + rest.shape[1] < bases:
+            raise ValueError(
+                f"colors has shapes {list(colors.shape)} and {list(rest.shape)}; they must be [{n}, 3] "
+                f"and [{n}, K - 1, 3] with K at least {bases} for sh_degree={sh_degree}."
+            )
+        wanted = ""
+    elif sh_degree is None:
         fits = colors.dim() in (2, 3) and tuple(colors.shape[:-1]) in ((n,), (c, n)) and colors.shape[-1] > 0
         wanted = f"[{n}, D] or [{c}, {n}, D]"
     else:

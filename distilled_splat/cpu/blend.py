@@ -38,6 +38,7 @@ class _Blend(torch.autograd.Function):
         absgrad: bool,
         keeps: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
         num_cameras, num_gaussians, num_colors = colors.shape
         num_channels = num_colors + with_depth
         image = buffers.empty_tensor((num_cameras, height, width, num_channels))
@@ -82,7 +83,7 @@ class _Blend(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, v_image: Tensor, v_alphas: Tensor, _: Any):
+    def backward(ctx: Any, v_image: Optional[Tensor], v_alphas: Optional[Tensor], _: Any):
         *tensors, backgrounds = ctx.saved_tensors
         means2d, conics, opacities, _, colors, depths = tensors
         num_cameras, num_gaussians, num_colors = colors.shape
@@ -91,7 +92,9 @@ class _Blend(torch.autograd.Function):
         absgrads = buffers.empty_tensor(means2d.shape) if ctx.absgrad else None
         background = _channels_of(backgrounds, num_cameras, num_channels)
         projected = [x.detach().numpy() for x in tensors]
-        v_image, v_alphas = v_image.contiguous(), v_alphas.contiguous()
+        pixels = (num_cameras, ctx.height, ctx.width)
+        v_image = means2d.new_zeros(*pixels, num_channels) if v_image is None else v_image.contiguous()
+        v_alphas = means2d.new_zeros(*pixels, 1) if v_alphas is None else v_alphas.contiguous()
         for c, tiles in enumerate(ctx.lists):
             of_camera = [x[c] for x in projected]
             v_of_camera = [x[c].numpy() for x in gradients]
@@ -129,14 +132,22 @@ class _Blend(torch.autograd.Function):
                     ctx.with_depth,
                     _NOTHING if absgrads is None else absgrads[c].numpy(),
                 )
-        if not ctx.with_depth:
-            gradients[4].zero_()
         if absgrads is not None:
             means2d.absgrad = absgrads
         v_backgrounds = None
         if backgrounds is not None and ctx.needs_input_grad[5]:
             v_backgrounds = torch.einsum("chwd,chw->cd", v_image, torch.from_numpy(ctx.transmittances))
-        return *gradients, v_backgrounds, None, None, None, None, None, None
+        return (
+            *gradients[:4],
+            gradients[4] if ctx.with_depth else None,
+            v_backgrounds,
+            None,
+            None,
+            None,
+            None,
+            None,
+            None,
+        )
 
 
 def _channels_of(backgrounds: Optional[Tensor], num_cameras: int, num_channels: int) -> np.ndarray:

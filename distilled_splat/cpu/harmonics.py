@@ -6,7 +6,8 @@ signs that 3D Gaussian splatting uses. The kernels take LANES Gaussians at once.
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from distilled_splat.cpu import buffers
 from distilled_splat.cpu.geometry import add_masked, dot, load3, scaled, store3
 from distilled_splat.cpu.kernels import kernel
 from distilled_splat.cpu.simd import LANES, any_lane, lane_numbers, maximum, select, splat, square_root, sum_lanes
-from distilled_splat.cpu.simd_memory import gather, load, scatter, store
+from distilled_splat.cpu.simd_memory import gather, load, load_rows, scatter, store, store_rows
 from distilled_splat.cpu.threads import parallel_ranges
 
 MAX_DEGREE = 4
@@ -188,27 +189,46 @@ def _evaluate_slopes(direction: Any, degree: int, slopes: Any) -> None:
 
 @kernel
 def _shade_kernel(
-    start: int, stop: int, means: Any, centre: Any, coefficients: Any, degree: int, radii: Any, colors: Any
+    start: int,
+    stop: int,
+    means: Any,
+    centre: Any,
+    base: Any,
+    base_stride: int,
+    rest: Any,
+    rest_first: int,
+    rest_stride: int,
+    degree: int,
+    radii: Any,
+    colors: Any,
 ) -> None:
-    """Evaluate the colours of blocks of LANES Gaussians seen from one camera."""
+    """Evaluate the colours of blocks of LANES Gaussians seen from one camera.
+
+    A Gaussian's coefficients of degree 0 lie in `base`, those of higher degrees in `rest` from `rest_first` on.
+    """
     bases = np.empty(_MAX_BASES * LANES, np.float32)
+    columns = np.empty(3 * _MAX_BASES * LANES, np.float32)
     zero = splat(_ZERO)
-    stride = 3 * coefficients.shape[1]
+    higher = (degree + 1) * (degree + 1) - 1
     for block in range(start, stop):
         first = block * LANES
         count = min(LANES, means.shape[0] - first)
         visible = gather(radii, first, 1, count) > _ZERO
         red, green, blue = zero, zero, zero
         if any_lane(visible):
-            direction, _ = _directions(means, centre, first, count, visible)
-            _evaluate_bases(direction, degree, bases)
-            red, green, blue = splat(_HALF), splat(_HALF), splat(_HALF)
-            for k in range((degree + 1) * (degree + 1)):
-                at = stride * first + 3 * k
-                basis = load(bases, k * LANES)
-                red = red + basis * gather(coefficients, at, stride, count)
-                green = green + basis * gather(coefficients, at + 1, stride, count)
-                blue = blue + basis * gather(coefficients, at + 2, stride, count)
+            at = base_stride * first
+            red = _HALF + _C0 * gather(base, at, base_stride, count)
+            green = _HALF + _C0 * gather(base, at + 1, base_stride, count)
+            blue = _HALF + _C0 * gather(base, at + 2, base_stride, count)
+            if degree > 0:
+                load_rows(rest, rest_first + rest_stride * first, rest_stride, 3 * higher, count, columns)
+                direction, _ = _directions(means, centre, first, count, visible)
+                _evaluate_bases(direction, degree, bases)
+                for k in range(higher):
+                    basis = load(bases, (k + 1) * LANES)
+                    red = red + basis * load(columns, 3 * k * LANES)
+                    green = green + basis * load(columns, (3 * k + 1) * LANES)
+                    blue = blue + basis * load(columns, (3 * k + 2) * LANES)
         color = maximum(_ZERO, red), maximum(_ZERO, green), maximum(_ZERO, blue)
         store3(colors, first, count, color, visible, False)
 
@@ -219,28 +239,34 @@ def _shade_backward_kernel(
     stop: int,
     means: Any,
     centre: Any,
-    coefficients: Any,
+    rest: Any,
+    base_stride: int,
+    rest_first: int,
+    rest_stride: int,
     degree: int,
+    max_degree: int,
     radii: Any,
     colors: Any,
     v_colors: Any,
     accumulate: bool,
     accumulate_coefficients: bool,
     v_means: Any,
-    v_coefficients: Any,
+    v_base: Any,
+    v_rest: Any,
     v_centres: Any,
 ) -> None:
     """Pull one camera's colour gradients back, for the parts `start` to `stop` of _CHUNKS.
 
     Gradients are written, or added when `accumulate`; each part sums that of the camera's centre into its row.
     """
-    num_gaussians, num_bases = means.shape[0], coefficients.shape[1]
+    num_gaussians = means.shape[0]
     num_blocks = (num_gaussians + LANES - 1) // LANES
-    active = (degree + 1) * (degree + 1)
+    higher, all_higher = (degree + 1) * (degree + 1) - 1, (max_degree + 1) * (max_degree + 1) - 1
     bases = np.empty(_MAX_BASES * LANES, np.float32)
     slopes = np.zeros(3 * _MAX_BASES * LANES, np.float32)
+    columns = np.empty(3 * _MAX_BASES * LANES, np.float32)
+    v_columns = np.zeros(3 * _MAX_BASES * LANES, np.float32)
     zero = splat(_ZERO)
-    stride = 3 * num_bases
     for part in range(start, stop):
         total = (zero, zero, zero)
         for block in range(num_blocks * part // _CHUNKS, num_blocks * (part + 1) // _CHUNKS):
@@ -248,53 +274,73 @@ def _shade_backward_kernel(
             count = min(LANES, num_gaussians - first)
             visible = gather(radii, first, 1, count) > _ZERO
             v_x, v_y, v_z = zero, zero, zero
-            if any_lane(visible):
+            color, v_color = load3(colors, first, count), load3(v_colors, first, count)
+            red = select(visible & (color[0] > _ZERO), v_color[0], _ZERO)
+            green = select(visible & (color[1] > _ZERO), v_color[1], _ZERO)
+            blue = select(visible & (color[2] > _ZERO), v_color[2], _ZERO)
+            if degree > 0 and any_lane(visible):
+                load_rows(rest, rest_first + rest_stride * first, rest_stride, 3 * higher, count, columns)
                 direction, inverse_length = _directions(means, centre, first, count, visible)
                 _evaluate_bases(direction, degree, bases)
                 _evaluate_slopes(direction, degree, slopes)
-                color, v_color = load3(colors, first, count), load3(v_colors, first, count)
-                red = select(visible & (color[0] > _ZERO), v_color[0], _ZERO)
-                green = select(visible & (color[1] > _ZERO), v_color[1], _ZERO)
-                blue = select(visible & (color[2] > _ZERO), v_color[2], _ZERO)
-                for k in range(active):
-                    at = stride * first + 3 * k
-                    basis = load(bases, k * LANES)
-                    weight = red * gather(coefficients, at, stride, count)
-                    weight = weight + green * gather(coefficients, at + 1, stride, count)
-                    weight = weight + blue * gather(coefficients, at + 2, stride, count)
-                    v_x = v_x + weight * load(slopes, _BY_X + k * LANES)
-                    v_y = v_y + weight * load(slopes, _BY_Y + k * LANES)
-                    v_z = v_z + weight * load(slopes, _BY_Z + k * LANES)
-                    _store_coefficient(
-                        v_coefficients, at, stride, count, basis, (red, green, blue), accumulate_coefficients
-                    )
+                for k in range(higher):
+                    at = (k + 1) * LANES
+                    basis = load(bases, at)
+                    weight = red * load(columns, 3 * k * LANES)
+                    weight = weight + green * load(columns, (3 * k + 1) * LANES)
+                    weight = weight + blue * load(columns, (3 * k + 2) * LANES)
+                    v_x = v_x + weight * load(slopes, _BY_X + at)
+                    v_y = v_y + weight * load(slopes, _BY_Y + at)
+                    v_z = v_z + weight * load(slopes, _BY_Z + at)
+                    store(v_columns, 3 * k * LANES, basis * red)
+                    store(v_columns, (3 * k + 1) * LANES, basis * green)
+                    store(v_columns, (3 * k + 2) * LANES, basis * blue)
                 along = v_x * direction[0] + v_y * direction[1] + v_z * direction[2]
                 v_x = (v_x - along * direction[0]) * inverse_length
                 v_y = (v_y - along * direction[1]) * inverse_length
                 v_z = (v_z - along * direction[2]) * inverse_length
                 counted = visible & (lane_numbers() < count)
                 total = add_masked(total, counted, (v_x, v_y, v_z))
-            if not accumulate_coefficients:
-                kept = active if any_lane(visible) else 0
-                for i in range(first, first + count):
-                    for k in range(kept, num_bases):
-                        v_coefficients[i, k, 0] = _ZERO
-                        v_coefficients[i, k, 1] = _ZERO
-                        v_coefficients[i, k, 2] = _ZERO
+            else:
+                for k in range(3 * higher):
+                    store(v_columns, k * LANES, zero)
+            at = base_stride * first
+            v_base_color = _C0 * red, _C0 * green, _C0 * blue
+            for channel in range(3):
+                value = v_base_color[channel]
+                if accumulate_coefficients:
+                    value = value + gather(v_base, at + channel, base_stride, count)
+                scatter(v_base, at + channel, base_stride, count, value)
+            at = rest_first + rest_stride * first
+            if accumulate_coefficients:
+                for k in range(3 * higher):
+                    before = gather(v_rest, at + k, rest_stride, count)
+                    store(v_columns, k * LANES, load(v_columns, k * LANES) + before)
+            store_rows(
+                v_columns, 3 * (higher if accumulate_coefficients else all_higher), count, v_rest, at, rest_stride
+            )
             store3(v_means, first, count, (v_x, v_y, v_z), visible, accumulate)
         for column in range(3):
             v_centres[part, column] = -sum_lanes(total[column])
 
 
-@njit(nogil=True)
-def _store_coefficient(
-    v_coefficients: Any, at: int, stride: int, count: int, basis: Any, v_color: Any, accumulate: bool
-) -> None:
-    for channel in range(3):
-        value = basis * v_color[channel]
-        if accumulate:
-            value = value + gather(v_coefficients, at + channel, stride, count)
-        scatter(v_coefficients, at + channel, stride, count, value)
+class _Layout(NamedTuple):
+    """Where the coefficients of one camera lie: those of degree 0, and those of higher degrees."""
+
+    base: np.ndarray
+    base_stride: int
+    rest: np.ndarray
+    rest_first: int
+    rest_stride: int
+
+
+def _layout(coefficients: np.ndarray, rest: Optional[np.ndarray], camera: int) -> _Layout:
+    """Describe coefficients [N, K, 3] or [C, N, K, 3], or, with `rest` [N, K - 1, 3], those of degree 0 [N, 3]."""
+    if rest is not None:
+        return _Layout(coefficients, 3, rest, 0, 3 * rest.shape[1])
+    of_camera = coefficients[camera] if coefficients.ndim == 4 else coefficients
+    stride = 3 * of_camera.shape[1]
+    return _Layout(of_camera, stride, of_camera, 3, stride)
 
 
 class _Shade(torch.autograd.Function):
@@ -302,49 +348,63 @@ class _Shade(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, means: Tensor, centres: Tensor, coefficients: Tensor, degree: int, radii: Tensor
+        ctx: Any,
+        means: Tensor,
+        centres: Tensor,
+        coefficients: Tensor,
+        rest: Optional[Tensor],
+        degree: int,
+        radii: Tensor,
     ) -> Tensor:
         num_cameras, num_gaussians = radii.shape
         colors = buffers.empty_tensor((num_cameras, num_gaussians, 3))
         num_blocks = (num_gaussians + LANES - 1) // LANES
         m, cs, sh, r, out = (x.detach().numpy() for x in (means, centres, coefficients, radii, colors))
+        higher = None if rest is None else rest.detach().numpy()
         for c in range(num_cameras):
-            parallel_ranges(_shade_kernel, num_blocks, m, cs[c], _of_camera(sh, c), degree, r[c], out[c])
-        ctx.save_for_backward(means, centres, coefficients, radii, colors)
+            layout = _layout(sh, higher, c)
+            parallel_ranges(_shade_kernel, num_blocks, m, cs[c], *layout, degree, r[c], out[c])
+        ctx.save_for_backward(means, centres, coefficients, rest, radii, colors)
         ctx.degree = degree
         return colors
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, v_colors: Tensor):
-        means, centres, coefficients, radii, colors = ctx.saved_tensors
+        means, centres, coefficients, rest, radii, colors = ctx.saved_tensors
         v_means, v_coefficients = buffers.empty_tensor(means.shape), buffers.empty_tensor(coefficients.shape)
+        v_rest = None if rest is None else buffers.empty_tensor(rest.shape)
         v_centres = np.empty((len(radii), _CHUNKS, 3), np.float32)
         m, cs, sh, r, out = (x.detach().numpy() for x in (means, centres, coefficients, radii, colors))
         v_m, v_sh, v_out = v_means.numpy(), v_coefficients.numpy(), v_colors.contiguous().numpy()
+        higher, v_higher = (None if x is None else x.detach().numpy() for x in (rest, v_rest))
+        num_bases = sh.shape[-2] if higher is None else 1 + higher.shape[1]
+        max_degree = math.isqrt(num_bases) - 1
         per_camera = sh.ndim == 4
         for c in range(len(r)):
-            inputs = (m, cs[c], _of_camera(sh, c), ctx.degree, r[c], out[c], v_out[c])
-            outputs = (v_m, _of_camera(v_sh, c), v_centres[c])
-            parallel_ranges(_shade_backward_kernel, _CHUNKS, *inputs, c > 0, c > 0 and not per_camera, *outputs)
-        return v_means, torch.from_numpy(v_centres.sum(axis=1)), v_coefficients, None, None
+            layout, v_layout = _layout(sh, higher, c), _layout(v_sh, v_higher, c)
+            inputs = (m, cs[c], layout.rest, layout.base_stride, layout.rest_first, layout.rest_stride)
+            settings = (ctx.degree, max_degree, r[c], out[c], v_out[c], c > 0, c > 0 and not per_camera)
+            outputs = (v_m, v_layout.base, v_layout.rest, v_centres[c])
+            parallel_ranges(_shade_backward_kernel, _CHUNKS, *inputs, *settings, *outputs)
+        return v_means, torch.from_numpy(v_centres.sum(axis=1)), v_coefficients, v_rest, None, None
 
 
-def _of_camera(coefficients: np.ndarray, camera: int) -> np.ndarray:
-    return coefficients[camera] if coefficients.ndim == 4 else coefficients
-
-
-def shade(means: Tensor, centres: Tensor, coefficients: Tensor, degree: int, radii: Tensor) -> Tensor:
+def shade(
+    means: Tensor, centres: Tensor, coefficients: Tensor, rest: Optional[Tensor], degree: int, radii: Tensor
+) -> Tensor:
     """Evaluate the colours of the visible Gaussians from each camera, differentiably.
 
     Args:
         means: Centres in world space [N, 3].
         centres: Camera centres in world space [C, 3].
-        coefficients: Spherical-harmonics coefficients [N, K, 3], or for each camera its own [C, N, K, 3].
+        coefficients: Spherical-harmonics coefficients [N, K, 3], or for each camera its own [C, N, K, 3]; with `rest`,
+            those of degree 0 [N, 3].
+        rest: Coefficients of higher degrees [N, K - 1, 3], or None where `coefficients` has them all.
         degree: Degree to evaluate, at most 4; (degree + 1)^2 <= K.
         radii: Image-plane radii, 0 where a Gaussian is not visible [C, N].
 
     Returns:
         max(0, 0.5 + sum of coefficient times basis) [C, N, 3]; 0 where not visible.
     """
-    return _Shade.apply(means, centres, coefficients, degree, radii)  # type: ignore[return-value]
+    return _Shade.apply(means, centres, coefficients, rest, degree, radii)  # type: ignore[return-value]

@@ -6,7 +6,7 @@ where U = J M and J is the Jacobian of the perspective projection at its mean. T
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 import torch
@@ -264,6 +264,7 @@ class _Project(torch.autograd.Function):
     def forward(  # type: ignore[override]
         ctx: Any, means: Tensor, quats: Tensor, scales: Tensor, viewmats: Tensor, cameras: np.ndarray, antialiased: bool
     ) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
         num_cameras, num_gaussians = len(cameras), means.shape[0]
         size = (num_cameras, num_gaussians)
         means2d, depths = buffers.empty_tensor((*size, 2)), buffers.empty_tensor(size)
@@ -283,14 +284,21 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, v_means2d: Tensor, v_depths: Tensor, v_conics: Tensor, v_compensations: Tensor, _: Any):
+    def backward(ctx: Any, *v_outputs: Optional[Tensor]):
         means, quats, scales, conics, compensations, radii = ctx.saved_tensors
         v_means, v_quats, v_scales = (buffers.empty_tensor(x.shape) for x in (means, quats, scales))
         wants_view = ctx.needs_input_grad[3]
         v_viewmats = means.new_zeros(len(ctx.cameras), 4, 4)
         gaussians = [x.detach().numpy() for x in (means, quats, scales)]
-        of_cameras = (radii, conics, compensations, v_means2d, v_depths, v_conics, v_compensations)
-        of_cameras = [x.detach().contiguous().numpy() for x in of_cameras]
+        size = tuple(radii.shape)
+        shapes = (
+            (v_means2d, (*size, 2)),
+            (v_depths, size),
+            (v_conics, (*size, 3)),
+            (v_compensations, compensations.shape),
+        )
+        v_outputs = tuple(means.new_zeros(shape) if x is None else x for x, shape in shapes)
+        of_cameras = [x.detach().contiguous().numpy() for x in (radii, conics, compensations, *v_outputs)]
         results = [x.numpy() for x in (v_means, v_quats, v_scales)]
         for c, camera in enumerate(ctx.cameras):
             v_views = np.zeros((_CHUNKS, 3, 4), np.float32)

@@ -23,7 +23,7 @@ def rasterization(
     quats: Tensor,
     scales: Tensor,
     opacities: Tensor,
-    colors: Tensor,
+    colors: Tensor | tuple[Tensor, Tensor],
     viewmats: Tensor,
     Ks: Tensor,
     width: int,
@@ -56,7 +56,8 @@ def rasterization(
         scales: Standard deviations along the axes, in world units [N, 3].
         opacities: Opacities, 0 to 1 [N].
         colors: Colours [N, D] or [C, N, D]; with `sh_degree`, spherical-harmonics coefficients [N, K, 3] or
-            [C, N, K, 3].
+            [C, N, K, 3]. Beyond gsplat, also the pair of coefficients that a splat is stored as, degree 0 [N, 3] and
+            the rest [N, K - 1, 3], which saves bringing them together.
         viewmats: World-to-camera matrices, OpenCV axes [C, 4, 4].
         Ks: Intrinsics in pixels [C, 3, 3]; not differentiated.
         width, height: Image size in pixels.
@@ -94,7 +95,8 @@ def rasterization(
         tile_size=tile_size,
     )
     check_choices(render_mode, rasterize_mode, width, height)
-    check_tensors(means, quats, scales, opacities, colors, viewmats, Ks, backgrounds, sh_degree)
+    colors, rest = colors if isinstance(colors, tuple) else (colors, None)
+    check_tensors(means, quats, scales, opacities, colors, rest, viewmats, Ks, backgrounds, sh_degree)
     num_cameras, num_gaussians = len(viewmats), len(means)
     with_depth, antialiased = render_mode != "RGB", rasterize_mode == "antialiased"
     settings = (width, height, near_plane, far_plane, eps2d, radius_clip)
@@ -112,7 +114,8 @@ def rasterization(
         colors = colors.expand(num_cameras, num_gaussians, colors.shape[-1])
     else:
         centres = torch.linalg.solve(viewmats[:, :3, :3], -viewmats[:, :3, 3])
-        colors = shade(means, centres, colors.contiguous(), sh_degree, projection.radii)
+        rest = None if rest is None else rest.contiguous()
+        colors = shade(means, centres, colors.contiguous(), rest, sh_degree, projection.radii)
     check_absgrad(absgrad, colors.shape[-1] + with_depth)
     if backgrounds is not None and with_depth:
         backgrounds = torch.cat([backgrounds[:, : colors.shape[-1]], backgrounds.new_zeros(num_cameras, 1)], dim=-1)

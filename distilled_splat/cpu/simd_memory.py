@@ -1,11 +1,11 @@
-"""Memory for SIMD vectors: loads, stores, gathers, prefetches, horizontal sums, and an atomic counter."""
+"""Memory for SIMD vectors: loads, stores, gathers, transposition, prefetches, sums, and an atomic counter."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 
 from distilled_splat.cpu.simd import FLOAT, FLOATS, INT, INTS, LANES, floats, integers, intrinsic
@@ -87,6 +87,86 @@ def _lane_positions(builder: Any, first: Any, stride: Any, count: Any) -> list[A
         index = builder.select(builder.icmp_signed("<", index, last), index, last)
         positions.append(builder.add(first, builder.mul(index, stride)))
     return positions
+
+
+def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
+    """Transpose LANES vectors: at each level the off-diagonal blocks of twice the size are exchanged."""
+    block = 1
+    while block < LANES:
+        upper = [lane if lane & block == 0 else LANES + lane - block for lane in range(LANES)]
+        lower = [lane + block if lane & block == 0 else LANES + lane for lane in range(LANES)]
+        upper, lower = ir.Constant(INTS, upper), ir.Constant(INTS, lower)
+        for i in range(LANES):
+            if i & block == 0:
+                a, b = rows[i], rows[i + block]
+                rows[i], rows[i + block] = builder.shuffle_vector(a, b, upper), builder.shuffle_vector(a, b, lower)
+        block *= 2
+    return rows
+
+
+def _row_pointers(context: Any, builder: Any, sig: Any, args: tuple, array: int) -> list[Any]:
+    """Give the places of LANES rows: of array argument `array`, from the position and by the stride after it."""
+    data, first, stride = args[array : array + 3]
+    rows = [builder.add(first, builder.mul(stride, ir.Constant(stride.type, i))) for i in range(LANES)]
+    return [_vector_pointer(context, builder, sig.args[array], data, row) for row in rows]
+
+
+@intrinsic
+def load_square(typingctx: Any, array: Any, first: Any, stride: Any, columns: Any, at: Any) -> Any:
+    """Read LANES elements from each of the LANES rows `first + stride * i`, and write them column by column to `at`."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
+        rows = [builder.load(p, align=4) for p in _row_pointers(context, builder, sig, args, 0)]
+        for j, column in enumerate(_transposed(builder, rows)):
+            place = builder.add(args[4], ir.Constant(args[4].type, j * LANES))
+            builder.store(column, _vector_pointer(context, builder, sig.args[3], args[3], place), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, columns, types.intp), codegen
+
+
+@intrinsic
+def store_square(typingctx: Any, columns: Any, at: Any, array: Any, first: Any, stride: Any) -> Any:
+    """Write LANES columns from `at` on as rows: LANES elements to each of the rows `first + stride * i`."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
+        vectors = []
+        for j in range(LANES):
+            place = builder.add(args[1], ir.Constant(args[1].type, j * LANES))
+            vectors.append(builder.load(_vector_pointer(context, builder, sig.args[0], args[0], place), align=4))
+        pointers = _row_pointers(context, builder, sig, args, 2)
+        for pointer, row in zip(pointers, _transposed(builder, vectors)):
+            builder.store(row, pointer, align=4)
+        return context.get_dummy_value()
+
+    return types.void(columns, types.intp, array, types.intp, types.intp), codegen
+
+
+@njit(nogil=True)
+def load_rows(array: Any, first: int, stride: int, width: int, count: int, columns: Any) -> None:
+    """Read `width` elements from each of the rows `first + stride * i`, i below `count`, into vectors, one per column.
+
+    Column j goes to `columns[j * LANES:]`; its lanes from `count` on repeat lane `count - 1`.
+    """
+    if count == LANES and width >= LANES:
+        for j in range(0, width - LANES, LANES):
+            load_square(array, first + j, stride, columns, j * LANES)
+        load_square(array, first + width - LANES, stride, columns, (width - LANES) * LANES)
+    else:
+        for j in range(width):
+            store(columns, j * LANES, gather(array, first + j, stride, count))
+
+
+@njit(nogil=True)
+def store_rows(columns: Any, width: int, count: int, array: Any, first: int, stride: int) -> None:
+    """Write what `load_rows` reads."""
+    if count == LANES and width >= LANES:
+        for j in range(0, width - LANES, LANES):
+            store_square(columns, j * LANES, array, first + j, stride)
+        store_square(columns, (width - LANES) * LANES, array, first + width - LANES, stride)
+    else:
+        for j in range(width):
+            scatter(array, first + j, stride, count, load(columns, j * LANES))
 
 
 @intrinsic
