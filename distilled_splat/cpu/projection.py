@@ -291,13 +291,8 @@ class _Project(torch.autograd.Function):
         v_viewmats = means.new_zeros(len(ctx.cameras), 4, 4)
         gaussians = [x.detach().numpy() for x in (means, quats, scales)]
         size = tuple(radii.shape)
-        shapes = (
-            (v_means2d, (*size, 2)),
-            (v_depths, size),
-            (v_conics, (*size, 3)),
-            (v_compensations, compensations.shape),
-        )
-        v_outputs = tuple(means.new_zeros(shape) if x is None else x for x, shape in shapes)
+        shapes = ((*size, 2), size, (*size, 3), compensations.shape)
+        v_outputs = tuple(means.new_zeros(shape) if x is None else x for x, shape in zip(v_outputs, shapes))
         of_cameras = [x.detach().contiguous().numpy() for x in (radii, conics, compensations, *v_outputs)]
         results = [x.numpy() for x in (v_means, v_quats, v_scales)]
         for c, camera in enumerate(ctx.cameras):
