@@ -1,4 +1,4 @@
-"""`distilled-splat bench step`: the median time of each stage of a rasterization step on the CPU."""
+"""`distilled-splat bench step`: the median time of rasterization's stages and of whole training steps on the CPU."""
 
 import dataclasses
 import json
@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Literal, Optional
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from distilled_splat.bench.training import StepTimes, exponents, peak_megabytes, training_steps
 from distilled_splat.bench.workload import (
     BACKWARD_OPERATIONS,
     FORWARD_OPERATIONS,
@@ -54,21 +55,34 @@ class Measurement:
 
 @dataclass
 class StepBench:
-    """Time each stage of rasterization, forward and backward, on this processor."""
+    """Time each stage of rasterization and whole training steps on this processor."""
 
     json: Optional[Path] = None
     """Also write the figures to this file."""
     repeats: int = 20
     """Times that each stage is run; the median counts."""
+    data: Optional[Path] = None
+    """A capture in nerfstudio's format, on which whole training steps are timed at several sizes."""
+    compare: Optional[Literal["torch"]] = None
+    """Also time each training step with splatfacto's own loss and Adam beside ours."""
+    training: bool = True
+    """Time whole training steps, too."""
 
     def run(self) -> None:
-        """Measure, print one table, and write the file if one was asked for."""
+        """Measure, print the tables, and write the file if one was asked for."""
         peak = measure_peak()
-        measurements = [measure(*size, repeats=self.repeats, peak=peak) for size in SIZES]
         machine = {"processor": processor_name(), "threads": num_threads(), "lanes": LANES, "peak_gflops": peak}
+        measurements = [measure(*size, repeats=self.repeats, peak=peak) for size in SIZES]
         print_table(machine, measurements)
+        steps: list[StepTimes] = []
+        growth: dict[str, float] = {}
+        if self.training:
+            before = peak_megabytes()
+            steps = training_steps(self.data, SIZES, self.compare, self.repeats)
+            growth = {**exponents(steps), "peak memory above start, MB": peak_megabytes() - before}
+            print_steps(steps, growth)
         if self.json is not None:
-            write_json(self.json, machine, measurements)
+            write_json(self.json, machine, measurements, steps, growth)
 
 
 def measure(count: int, width: int, height: int, repeats: int, peak: float) -> Measurement:
@@ -175,7 +189,30 @@ def print_table(machine: dict[str, Any], measurements: list[Measurement]) -> Non
     Console().print(table)
 
 
-def write_json(path: Path, machine: dict[str, Any], measurements: list[Measurement]) -> None:
+def print_steps(steps: list[StepTimes], growth: dict[str, float]) -> None:
+    """Print whole training steps, one line each, and how their time grows."""
+    names = list(steps[0].milliseconds)
+    console = Console()
+    console.width = max(console.width, 140)
+    table = Table("whole training step, ms", "Gaussians", "pixels", *names)
+    for step in steps:
+        milliseconds = (f"{step.milliseconds[name]:.1f}" for name in names)
+        table.add_row(f"{step.scene}, {step.kind}", f"{step.gaussians:,}", f"{step.width}x{step.height}", *milliseconds)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    console.print(table)
+    for name, value in growth.items():
+        Console().print(f"{name}: {value:.2f}")
+
+
+def write_json(
+    path: Path,
+    machine: dict[str, Any],
+    measurements: list[Measurement],
+    steps: list[StepTimes],
+    growth: dict[str, float],
+) -> None:
     """Write machine and figures to a JSON file."""
-    figures = {**machine, "scenes": [dataclasses.asdict(m) for m in measurements]}
+    scenes = [dataclasses.asdict(m) for m in measurements]
+    figures = {**machine, "scenes": scenes, "training": [dataclasses.asdict(step) for step in steps], "growth": growth}
     path.write_text(json.dumps(figures, indent=2) + "\n")

@@ -1,0 +1,339 @@
+"""The time of a whole training step, as `ns-train` makes it, and where it goes."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Optional
+
+import numpy as np
+import torch
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+from PIL import Image
+
+from distilled_splat.bench.workload import random_scene
+from distilled_splat.gaussians import Gaussians
+
+Kind = Literal["ours", "student", "torch"]
+"""A plain step of ours, a student's with cached pseudo labels, or a plain step with the stock loss and stock Adam."""
+
+COUNTS = (10_000, 50_000, 150_000)
+"""Gaussians that a capture is trained with."""
+WARM_UP = 20
+"""Steps that are not counted: kernels are read, caches filled, and all harmonics are there after these."""
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """Median milliseconds of a training step and of its stages; `rest` is what no stage accounts for."""
+
+    kind: Kind
+    scene: str
+    gaussians: int
+    width: int
+    height: int
+    milliseconds: dict[str, float]
+
+    @property
+    def whole(self) -> float:
+        """Milliseconds from one step to the next."""
+        return self.milliseconds["whole step"]
+
+
+class Stopwatch:
+    """Times calls of methods by name, once they are watched."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+        self.undo: list[Callable[[], None]] = []
+
+    def watch(self, owner: Any, method: str, label: str) -> None:
+        """Time every call of a method of an object or a class from now on."""
+        original = getattr(owner, method)
+        own = method in vars(owner)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self.seconds[label].append(time.perf_counter() - start)
+
+        setattr(owner, method, timed)
+        self.undo.append(lambda: setattr(owner, method, original) if own else delattr(owner, method))
+
+    def release(self) -> None:
+        """Leave every method as it was."""
+        while self.undo:
+            self.undo.pop()()
+
+
+def capture_parser(data: Path) -> NerfstudioDataParserConfig:
+    """Return how a capture in nerfstudio's format is parsed, every 8th photo held out."""
+    return NerfstudioDataParserConfig(data=data, load_3D_points=True, eval_mode="interval", eval_interval=8)
+
+
+def untouched_parser(data: Path) -> NerfstudioDataParserConfig:
+    """Return how a scene is parsed whose frame is to stay as it is."""
+    return NerfstudioDataParserConfig(
+        data=data, orientation_method="none", center_method="none", auto_scale_poses=False, eval_mode="all"
+    )
+
+
+def trainer_for(
+    kind: Kind, parser: NerfstudioDataParserConfig, scale: float, output: Path, steps: int, teachers: tuple[Path, ...]
+) -> Any:
+    """Set up a training as `ns-train` does, silently, that writes below `output` and densifies nothing.
+
+    Args:
+        kind: what is trained.
+        parser: how the data are parsed.
+        scale: size of the photos relative to their own.
+        output: folder for the run.
+        steps: length of the run.
+        teachers: of a student.
+    """
+    from nerfstudio.engine.optimizers import AdamOptimizerConfig
+
+    from distilled_splat.config import distilled_splatfacto, splatfacto_teacher
+
+    config: Any = copy.deepcopy((distilled_splatfacto if kind == "student" else splatfacto_teacher).config)
+    config.output_dir, config.data, config.vis = output, parser.data, "tensorboard"
+    config.max_num_iterations, config.steps_per_eval_image = steps, 0
+    config.steps_per_save = config.steps_per_eval_all_images = 10 * steps
+    config.machine.device_type = "cpu"
+    config.pipeline.datamanager.data = parser.data
+    config.pipeline.datamanager.dataparser = parser
+    config.pipeline.datamanager.camera_res_scale_factor = scale
+    model = config.pipeline.model
+    # statistics are gathered in every step, as in the first half of a training
+    model.schedule_length, model.warmup_length, model.stop_split_at = steps, 2 * steps, 2 * steps
+    model.sh_degree_interval = 1
+    if kind == "student":
+        model.teachers, model.keep_fraction, model.least_teacher_psnr = teachers, 1.0, 0.0
+        model.cuts, model.last_cut, model.structure_every = 1, steps - 1, 0
+    if kind == "torch":
+        for group in config.optimizers.values():
+            group["optimizer"] = AdamOptimizerConfig(lr=group["optimizer"].lr, eps=1e-15)
+    config.set_timestamp()
+    config.save_config()
+    trainer = config.setup()
+    trainer.setup()
+    return trainer
+
+
+def time_training(
+    kind: Kind,
+    scene: str,
+    parser: NerfstudioDataParserConfig,
+    gaussians: Callable[[Any], Gaussians],
+    output: Path,
+    steps: int,
+    scale: float = 1.0,
+    teachers: tuple[Path, ...] = (),
+) -> tuple[StepTimes, Path]:
+    """Train for some steps and time each; return the times and the run's folder.
+
+    Args:
+        kind: what is trained.
+        scene: name of the scene in the result.
+        parser: how the data are parsed.
+        gaussians: given the model, returns what it is to train; it is not asked for a student.
+        output: folder for the run.
+        steps: steps that count.
+        scale: size of the photos relative to their own.
+        teachers: of a student.
+    """
+    with silence(), stock_loss() if kind == "torch" else contextlib.nullcontext():
+        trainer = trainer_for(kind, parser, scale, output, WARM_UP + steps, teachers)
+        model, stopwatch = trainer.pipeline.model, Stopwatch()
+        if kind == "student":
+            for index, view in enumerate(model.views):
+                model.distillation[0].label(index, view, torch.zeros(3))
+        else:
+            model.set_gaussians(gaussians(model).to_splatfacto(model.config.sh_degree))
+        watched = {
+            "photo and camera": (trainer.pipeline.datamanager, "next_train"),
+            "render": (model, "get_outputs"),
+            "losses": (model, "get_loss_dict"),
+            "backward": (torch.Tensor, "backward"),
+            "optimizers": (trainer.optimizers, "optimizer_scaler_step_some"),
+            "statistics": (model.strategy, "step_post_backward"),
+        }
+        for label, (owner, method) in watched.items():
+            stopwatch.watch(owner, method, label)
+        ends: list[float] = []
+        at_the_end = TrainingCallback(
+            [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], lambda step: ends.append(time.perf_counter())
+        )
+        trainer.callbacks.insert(0, at_the_end)
+        try:
+            trainer.train()
+        finally:
+            stopwatch.release()
+    whole = np.diff(ends)[WARM_UP:]
+    stages = {label: np.array(stopwatch.seconds[label][WARM_UP : WARM_UP + len(whole)]) for label in watched}
+    rest = whole - sum(stages.values())
+    stages = {**stages, "rest": rest, "whole step": whole}
+    milliseconds = {label: 1e3 * float(np.median(seconds)) for label, seconds in stages.items()}
+    height, width = model.last_size
+    return StepTimes(kind, scene, model.num_points, width, height, milliseconds), trainer.base_dir
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Keep nerfstudio's tables and tips off the screen."""
+    from nerfstudio.utils.rich_utils import CONSOLE
+
+    quiet, CONSOLE.quiet = CONSOLE.quiet, True
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        CONSOLE.quiet = quiet
+
+
+@contextlib.contextmanager
+def stock_loss() -> Iterator[None]:
+    """Let models use splatfacto's own loss: torch's L1 and pytorch_msssim."""
+    from pytorch_msssim import SSIM
+
+    from distilled_splat import splatfacto
+
+    ssim = SSIM(data_range=1.0, size_average=True, channel=3)
+
+    def loss(rendered: torch.Tensor, target: torch.Tensor, ssim_weight: float = 0.2) -> torch.Tensor:
+        similarity = ssim(target.permute(2, 0, 1)[None], rendered.permute(2, 0, 1)[None])
+        return (1 - ssim_weight) * torch.abs(target - rendered).mean() + ssim_weight * (1 - similarity)
+
+    ours, splatfacto.photometric_loss = splatfacto.photometric_loss, loss
+    try:
+        yield
+    finally:
+        splatfacto.photometric_loss = ours
+
+
+def resampled(model: Any, count: int) -> Gaussians:
+    """Return `count` Gaussians for a capture: its points, repeated and scattered, with sizes, shapes and opacities as
+    varied as a trained splat's."""
+    start = model.gaussians()
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randint(len(start), (count,), generator=generator)
+    ratio = (len(start) / count) ** (1 / 3)
+    sizes = torch.exp(start.log_scales.detach()[chosen])
+    spread = torch.exp(0.5 * torch.randn(count, 3, generator=generator))
+    return Gaussians(
+        means=start.means.detach()[chosen] + sizes * torch.randn(count, 3, generator=generator),
+        quats=torch.randn(count, 4, generator=generator),
+        log_scales=torch.log(0.7 * ratio * sizes * spread),
+        logit_opacities=1.5 * torch.randn(count, generator=generator) - 1,
+        sh_dc=start.sh_dc.detach()[chosen],
+        sh_rest=0.05 * torch.randn(count, 15, 3, generator=generator),
+    )
+
+
+def write_capture(scene: dict[str, torch.Tensor], width: int, height: int, folder: Path, views: int = 6) -> Gaussians:
+    """Write a random scene of `workload.random_scene` as a capture in nerfstudio's format; return its Gaussians.
+
+    Args:
+        scene: arguments of `rasterization`.
+        width, height: size of the photos in pixels.
+        folder: where to write.
+        views: number of photos, from cameras that stand beside each other.
+    """
+    from distilled_splat.render import View, render
+
+    gaussians = Gaussians(
+        means=scene["means"],
+        quats=scene["quats"],
+        log_scales=torch.log(scene["scales"]),
+        logit_opacities=torch.logit(scene["opacities"]),
+        sh_dc=scene["colors"][:, 0],
+        sh_rest=scene["colors"][:, 1:],
+    )
+    (folder / "images").mkdir(parents=True)
+    focal = float(scene["Ks"][0, 0, 0])
+    frames = []
+    for number in range(views):
+        viewmat = torch.eye(4)
+        viewmat[0, 3] = 0.05 * (number - views / 2)
+        with torch.no_grad():
+            image = render(gaussians, View(viewmat, scene["Ks"][0], width, height)).color.clamp(0, 1)
+        Image.fromarray((255 * image).byte().numpy()).save(folder / "images" / f"{number}.png")
+        pose = torch.linalg.inv(viewmat) @ torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+        frames.append({"file_path": f"images/{number}.png", "transform_matrix": pose.tolist()})
+    intrinsics = {"fl_x": focal, "fl_y": focal, "cx": width / 2, "cy": height / 2, "w": width, "h": height}
+    content = {"camera_model": "OPENCV", **intrinsics, "frames": frames}
+    (folder / "transforms.json").write_text(json.dumps(content), encoding="utf8")
+    return gaussians
+
+
+def training_steps(
+    data: Optional[Path], sizes: Sequence[tuple[int, int, int]], compare: Optional[str], repeats: int
+) -> list[StepTimes]:
+    """Time whole training steps: on random scenes, and on a capture at several counts and at twice its resolution.
+
+    Args:
+        data: the capture, or None for random scenes alone.
+        sizes: Gaussians, width and height of the random scenes.
+        compare: "torch" to time the stock loss and stock Adam, too.
+        repeats: steps that count; their median is what is given.
+    """
+    found: list[StepTimes] = []
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder)
+
+        def add(scene: str, parser: NerfstudioDataParserConfig, gaussians: Any, scale: float = 1.0) -> None:
+            place = output / f"{len(found)}"
+            times, run = time_training("ours", scene, parser, gaussians, place, repeats, scale)
+            found.append(times)
+            student, _ = time_training("student", scene, parser, gaussians, place, repeats, scale, (run, run, run))
+            found.append(student)
+            if compare == "torch":
+                found.append(time_training("torch", scene, parser, gaussians, place, repeats, scale)[0])
+
+        if data is not None:
+            for scale in (1.0, 2.0):
+                for count in COUNTS:
+                    add(data.name, capture_parser(data), lambda model, count=count: resampled(model, count), scale)
+        for count, width, height in sizes:
+            capture = output / f"capture-{count}"
+            gaussians = write_capture(random_scene(count, width, height), width, height, capture)
+            add("random", untouched_parser(capture), lambda model, gaussians=gaussians: gaussians)
+    return found
+
+
+def exponents(steps: Sequence[StepTimes]) -> dict[str, float]:
+    """Fit b in milliseconds = a size^b over a capture's plain steps, by Gaussians and by pixels: 1 is linear growth."""
+    plain = [step for step in steps if step.kind == "ours" and step.scene != "random"]
+    found = {}
+    for pixels in sorted({step.width * step.height for step in plain}):
+        at = [step for step in plain if step.width * step.height == pixels]
+        found[f"exponent by Gaussians, {at[0].width}x{at[0].height}"] = exponent(at, lambda step: step.gaussians)
+    for count in sorted({step.gaussians for step in plain}):
+        at = [step for step in plain if step.gaussians == count]
+        found[f"exponent by pixels, {count} Gaussians"] = exponent(at, lambda step: step.width * step.height)
+    return found
+
+
+def exponent(steps: Sequence[StepTimes], size: Callable[[StepTimes], int]) -> float:
+    """Fit b in milliseconds = a size^b."""
+    sizes, times = np.log([size(step) for step in steps]), np.log([step.whole for step in steps])
+    return float(np.polyfit(sizes, times, 1)[0])
+
+
+def peak_megabytes() -> float:
+    """Return the most memory that this process has held so far, in 10^6 bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e6
