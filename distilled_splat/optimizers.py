@@ -1,8 +1,8 @@
-"""The one table of optimizers: splatfacto's learning rates with torch's fused Adam."""
+"""The one table of optimizers: splatfacto's learning rates, and an Adam that makes its step in one pass."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 import torch
@@ -10,16 +10,57 @@ from nerfstudio.engine.optimizers import OptimizerConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 
 
+class OnePassAdam(torch.optim.Adam):
+    """Adam in one pass over the memory: torch's fused kernel on CUDA, our own on the CPU.
+
+    On the CPU torch's would do as well, but for its OpenMP threads, which spin after every step and take the cores
+    from the rasterizer unless the environment forbids it before Python starts. State and checkpoints are torch's.
+    """
+
+    def __init__(self, params: Any, **options: Any) -> None:
+        on_cuda = all(parameter.is_cuda for parameter in list(params))
+        super().__init__(params, fused=True if on_cuda else None, **options)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Make one step on every parameter that has a gradient."""
+        first = self.param_groups[0]
+        plain = not (first["amsgrad"] or first["maximize"] or first["weight_decay"]) and closure is None
+        if not plain or any(p.dtype != torch.float32 or p.device.type != "cpu" for p in first["params"]):
+            return super().step(closure)
+        from distilled_splat.cpu.adam import adam_step
+
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["step"] = torch.zeros((), dtype=torch.float32)
+                    state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+                state["step"] += 1
+                moments = state["exp_avg"], state["exp_avg_sq"]
+                step, options = int(state["step"]), (float(group["lr"]), group["betas"], group["eps"])
+                adam_step(parameter, parameter.grad, *moments, step, *options)
+        return None
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients."""
+        if not set_to_none:
+            return super().zero_grad(set_to_none)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+
 @dataclass
-class FusedAdamConfig(OptimizerConfig):
+class OnePassAdamConfig(OptimizerConfig):
     """Adam in one pass over the memory, on the CPU and on CUDA."""
 
-    _target: type = torch.optim.Adam
+    _target: type = field(default_factory=lambda: OnePassAdam)
     eps: float = 1e-15
     weight_decay: float = 0
     """The weight decay to use."""
-    fused: bool = True
-    """Use torch's fused implementation."""
 
 
 def splat_optimizers() -> dict[str, Any]:
@@ -31,7 +72,7 @@ def splat_optimizers() -> dict[str, Any]:
             scheduler = ExponentialDecaySchedulerConfig(
                 lr_final=lr_final, max_steps=30000, warmup_steps=warmup_steps, lr_pre_warmup=0
             )
-        return {"optimizer": FusedAdamConfig(lr=lr), "scheduler": scheduler}
+        return {"optimizer": OnePassAdamConfig(lr=lr), "scheduler": scheduler}
 
     return {
         "means": group(1.6e-4, lr_final=1.6e-6),

@@ -111,10 +111,15 @@ class ResumableTrainer(Trainer):
         self.step = self._start_step - 1
         # nerfstudio trains that many steps more after loading a checkpoint
         self.config.max_num_iterations = max(total - self._start_step, 0)
+        threads = torch.get_num_threads()
+        if not self.device.startswith("cuda"):
+            # OpenMP threads that wait for torch's next small operation would take the cores from our kernels' threads
+            torch.set_num_threads(1)
         try:
             with self.interrupts:
                 super().train()
         finally:
+            torch.set_num_threads(threads)
             self.config.max_num_iterations = total
             lock.release()
 
