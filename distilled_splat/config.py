@@ -19,8 +19,14 @@ from distilled_splat.trainer import ResumableTrainerConfig
 allow_numpy_scalars()
 
 
-def trainer_options(method_name: str, model: PortableSplatfactoModelConfig) -> dict:
-    """Return what all our methods share: data, device, viewer, schedule of saving and evaluation."""
+def trainer_options(method_name: str, model: PortableSplatfactoModelConfig, settling: float = 1.0) -> dict:
+    """Return what all our methods share: data, device, viewer, schedule of saving and evaluation.
+
+    Args:
+        method_name: name on the command line.
+        model: the method's model.
+        settling: see `splat_optimizers`.
+    """
     return {
         "method_name": method_name,
         "max_num_iterations": 30000,
@@ -34,7 +40,7 @@ def trainer_options(method_name: str, model: PortableSplatfactoModelConfig) -> d
             ),
             model=model,
         ),
-        "optimizers": splat_optimizers(),
+        "optimizers": splat_optimizers(settling),
         "machine": MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu"),
         "viewer": ViewerConfig(num_rays_per_chunk=1 << 15, websocket_host="127.0.0.1"),
         # with the viewer alone nerfstudio never evaluates
@@ -48,7 +54,7 @@ splatfacto_teacher = MethodSpecification(
 )
 
 distilled_splatfacto = MethodSpecification(
-    config=DistilledTrainerConfig(**trainer_options("distilled-splatfacto", DistilledModelConfig())),
+    config=DistilledTrainerConfig(**trainer_options("distilled-splatfacto", DistilledModelConfig(), settling=0.1)),
     description="Distilled-3DGS: trains (or takes) several teachers, then a student of a fraction of their size.",
 )
 
@@ -62,6 +68,7 @@ distilled_splatfacto_paper = MethodSpecification(
                 first_cut=15000,
                 last_cut=15000,
                 cuts=1,
+                importance="weight",
                 cut_sampling=True,
                 structure_every=500,
             ),

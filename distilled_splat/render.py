@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Optional
 
 import torch
@@ -161,6 +161,27 @@ def render(
     if not depth:
         return Rendered(colors, alpha, None, info)
     return Rendered(colors[..., :3], alpha, colors[..., 3:4], info)
+
+
+def removal_effects(gaussians: Gaussians, view: View, signs: Tensor, antialiased: bool = False) -> Tensor:
+    """Estimate by how much the picture would change without each Gaussian: its squared difference, [N].
+
+    A picture is linear in the opacity of any one Gaussian; so opacity times gradient is what its removal takes away,
+    pixel by pixel, seen from behind as well (a Gaussian before others of its own colour is not missed). Under random
+    signs s the expectation of (s . difference)^2 is the sum of the squared differences over pixels and channels.
+
+    Args:
+        gaussians: the splat.
+        view: the camera.
+        signs: independent random numbers -1 and 1, [H, W, 3].
+        antialiased: see `render`.
+    """
+    still = Gaussians(*(getattr(gaussians, field.name).detach() for field in fields(gaussians)))
+    factors = torch.ones(len(gaussians), device=still.means.device, requires_grad=True)
+    with torch.enable_grad():
+        rendered = render(still, view, opacity_factors=factors, antialiased=antialiased)
+        (differences,) = torch.autograd.grad((rendered.color * signs).sum(), factors)
+    return differences**2
 
 
 def blending_weights(gaussians: Gaussians, view: View, antialiased: bool = False) -> Tensor:

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from gsplat.strategy.ops import remove, split
 from torch import Tensor
 
 from distilled_splat.gaussians import Gaussians
-from distilled_splat.render import View, blending_weights
+from distilled_splat.render import View, blending_weights, removal_effects
+
+Measure = Literal["removal", "weight"]
 
 
-def importance(gaussians: Gaussians, views: Iterable[View], antialiased: bool = False) -> Tensor:
-    """Accumulate each Gaussian's blending weight over all pixels of all views, [N] (Mini-Splatting)."""
+def importance(
+    gaussians: Gaussians, views: Iterable[View], measure: Measure = "removal", antialiased: bool = False
+) -> Tensor:
+    """Sum up over views how much each Gaussian matters, [N].
+
+    Args:
+        gaussians: the splat.
+        views: the training views.
+        measure: "removal", the squared change of the pictures if it was left out; or "weight", the accumulated
+            blending weight (Mini-Splatting, the paper).
+        antialiased: see `render.render`.
+    """
     total = torch.zeros(len(gaussians), device=gaussians.means.device)
     for view in views:
-        total += blending_weights(gaussians, view, antialiased)
+        if measure == "weight":
+            total += blending_weights(gaussians, view, antialiased)
+        else:
+            signs = 2.0 * torch.randint(2, (view.height, view.width, 3), device=total.device) - 1
+            total += removal_effects(gaussians, view, signs, antialiased)
     return total
 
 

@@ -19,7 +19,7 @@ from distilled_splat.losses import VoxelGrid, structural_loss
 from distilled_splat.pseudo_labels import PseudoLabels, TeacherEnsemble
 from distilled_splat.readers import Teacher, read_teacher
 from distilled_splat.render import View, downscaled, view_of
-from distilled_splat.simplify import count_after_cut, cut_steps, importance, resize
+from distilled_splat.simplify import Measure, count_after_cut, cut_steps, importance, resize
 from distilled_splat.splatfacto import STEPS_PER_PSNR, PortableSplatfactoModel, PortableSplatfactoModelConfig
 from distilled_splat.virtual_views import views_between
 
@@ -59,6 +59,9 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     """Step of the last simplification, after which the student has its final size."""
     cuts: int = 8
     """Number of simplifications; each keeps the same fraction."""
+    importance: Measure = "removal"
+    """What decides which Gaussians go: how much the training views change without one, or (the paper) its accumulated
+    blending weight."""
     cut_sampling: bool = False
     """Draw the Gaussians to keep with probability proportional to importance, instead of taking the most important."""
     label_cache_megabytes: float = 4096
@@ -214,14 +217,15 @@ class DistilledModel(PortableSplatfactoModel):
     @torch.no_grad()
     def cut(self, cuts_left: int) -> None:
         """Measure every Gaussian's importance over the training views and bring the splat to its next size."""
-        weights = importance(self.gaussians(), self.views, self.config.rasterize_mode == "antialiased")
+        config = self.config
+        weights = importance(self.gaussians(), self.views, config.importance, config.rasterize_mode == "antialiased")
         resize(
             self.gauss_params,
             self.optimizers,
             self.strategy_state,
             weights,
             count_after_cut(self.num_points, self.target_count, cuts_left),
-            self.config.cut_sampling,
+            config.cut_sampling,
         )
 
 

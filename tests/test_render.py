@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,15 @@ from scenes import dense_scene
 from torch import Tensor
 
 from distilled_splat.gaussians import Gaussians
-from distilled_splat.render import View, blending_weights, rasterizer_for, render, view_of, world_to_camera
+from distilled_splat.render import (
+    View,
+    blending_weights,
+    rasterizer_for,
+    removal_effects,
+    render,
+    view_of,
+    world_to_camera,
+)
 
 
 def splat_and_view(seed: int = 0) -> tuple[Gaussians, View]:
@@ -145,6 +154,34 @@ def test_blending_weights_are_the_references_gradient(antialiased: bool) -> None
     torch.testing.assert_close(
         weights.sum(), render(gaussians, view, antialiased=antialiased).alpha.sum(), rtol=1e-4, atol=0
     )
+
+
+@pytest.mark.parametrize("antialiased", [False, True])
+def test_removal_effects_are_what_a_picture_loses(antialiased: bool) -> None:
+    gaussians, view = splat_and_view()
+    # an alpha that is capped would hide what is above the cap
+    gaussians = replace(gaussians, logit_opacities=gaussians.logit_opacities.clamp(max=3))
+    signs = 2.0 * torch.randint(2, (view.height, view.width, 3), generator=torch.Generator().manual_seed(0)) - 1
+    effects = removal_effects(gaussians, view, signs, antialiased)
+    whole = render(gaussians, view, antialiased=antialiased).color
+    for removed in range(20, len(gaussians), 9):
+        others = torch.arange(len(gaussians)) != removed
+        lost = ((whole - render(gaussians[others], view, antialiased=antialiased).color) * signs).sum() ** 2
+        # a pixel that is nearly opaque may end at another Gaussian
+        assert float(effects[removed]) == pytest.approx(float(lost), rel=0.01, abs=0.01)
+    assert not gaussians.means.requires_grad and not effects.requires_grad
+
+
+def test_the_mean_of_removal_effects_is_the_squared_difference() -> None:
+    gaussians, view = splat_and_view()
+    generator = torch.Generator().manual_seed(0)
+    draws = [2.0 * torch.randint(2, (view.height, view.width, 3), generator=generator) - 1 for _ in range(300)]
+    mean = torch.stack([removal_effects(gaussians, view, signs) for signs in draws]).mean(dim=0)
+    whole = render(gaussians, view).color
+    for removed in mean.topk(5).indices.tolist():
+        others = torch.arange(len(gaussians)) != removed
+        lost = ((whole - render(gaussians[others], view).color) ** 2).sum()
+        assert float(mean[removed]) == pytest.approx(float(lost), rel=0.4)
 
 
 def test_blending_weights_leave_no_gradient_behind() -> None:
