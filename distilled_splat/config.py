@@ -19,14 +19,8 @@ from distilled_splat.trainer import ResumableTrainerConfig
 allow_numpy_scalars()
 
 
-def trainer_options(method_name: str, model: PortableSplatfactoModelConfig, settling: float = 1.0) -> dict:
-    """Return what all our methods share: data, device, viewer, schedule of saving and evaluation.
-
-    Args:
-        method_name: name on the command line.
-        model: the method's model.
-        settling: see `splat_optimizers`.
-    """
+def trainer_options(method_name: str, model: PortableSplatfactoModelConfig) -> dict:
+    """Return what all our methods share: data, device, viewer, schedule of saving and evaluation."""
     return {
         "method_name": method_name,
         "max_num_iterations": 30000,
@@ -40,7 +34,7 @@ def trainer_options(method_name: str, model: PortableSplatfactoModelConfig, sett
             ),
             model=model,
         ),
-        "optimizers": splat_optimizers(settling),
+        "optimizers": splat_optimizers(),
         "machine": MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu"),
         "viewer": ViewerConfig(num_rays_per_chunk=1 << 15, websocket_host="127.0.0.1"),
         # with the viewer alone nerfstudio never evaluates
@@ -54,7 +48,7 @@ splatfacto_teacher = MethodSpecification(
 )
 
 distilled_splatfacto = MethodSpecification(
-    config=DistilledTrainerConfig(**trainer_options("distilled-splatfacto", DistilledModelConfig(), settling=0.1)),
+    config=DistilledTrainerConfig(**trainer_options("distilled-splatfacto", DistilledModelConfig())),
     description="Distilled-3DGS: trains (or takes) several teachers, then a student of a fraction of their size.",
 )
 

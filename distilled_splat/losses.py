@@ -11,31 +11,38 @@ from torch import Tensor
 SSIM_WINDOW = 11
 
 
-def l1_and_ssim(rendered: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean absolute difference and the mean SSIM of two images.
+def l1_and_ssim(rendered: Tensor, *targets: Tensor) -> tuple[Tensor, ...]:
+    """Return the mean absolute difference and the mean SSIM of an image and each of its targets, one after the other.
 
     SSIM is that of 3DGS and splatfacto: an 11x11 Gaussian window of sigma 1.5, valid positions only. On the CPU both
     come from one fused kernel, elsewhere (and for images that the window does not fit into) from pytorch_msssim.
 
     Args:
         rendered: image that gradients flow into, [H, W, 3], in [0, 1].
-        target: image to compare with, [H, W, 3].
+        targets: images to compare with, [H, W, 3].
     """
     fits = min(rendered.shape[:2]) >= SSIM_WINDOW
     if fits and rendered.device.type == "cpu" and rendered.dtype == torch.float32:
         from distilled_splat.cpu.ssim import l1_and_ssim as fused
 
-        return fused(rendered, target)
-    similarity = pytorch_ssim(
-        target.permute(2, 0, 1)[None], rendered.permute(2, 0, 1)[None], data_range=1.0, size_average=True
-    )
-    return torch.abs(rendered - target).mean(), similarity
+        return fused(rendered, *targets)
+    values = []
+    for target in targets:
+        images = (image.permute(2, 0, 1)[None] for image in (target, rendered))
+        values += [torch.abs(rendered - target).mean(), pytorch_ssim(*images, data_range=1.0, size_average=True)]
+    return tuple(values)
 
 
-def photometric_loss(rendered: Tensor, target: Tensor, ssim_weight: float = 0.2) -> Tensor:
-    """L_color = (1 - l) L1 + l (1 - SSIM), Distilled-3DGS section 3.1 with l = `ssim_weight`; images [H, W, 3]."""
-    l1, ssim = l1_and_ssim(rendered, target)
-    return (1 - ssim_weight) * l1 + ssim_weight * (1 - ssim)
+def photometric_losses(rendered: Tensor, *targets: Tensor, ssim_weight: float = 0.2) -> list[Tensor]:
+    """L_color = (1 - l) L1 + l (1 - SSIM) by each target, Distilled-3DGS section 3.1 with l = `ssim_weight`.
+
+    Args:
+        rendered: image that gradients flow into, [H, W, 3], in [0, 1].
+        targets: images to compare with (photo, pseudo label), [H, W, 3].
+        ssim_weight: l.
+    """
+    values = l1_and_ssim(rendered, *targets)
+    return [(1 - ssim_weight) * l1 + ssim_weight * (1 - ssim) for l1, ssim in zip(values[::2], values[1::2])]
 
 
 @dataclass(frozen=True)

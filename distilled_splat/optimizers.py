@@ -63,13 +63,8 @@ class OnePassAdamConfig(OptimizerConfig):
     """The weight decay to use."""
 
 
-def splat_optimizers(settling: float = 1.0) -> dict[str, Any]:
-    """Return splatfacto's optimizers and schedulers, by parameter group; schedules are for 30000 steps.
-
-    Args:
-        settling: what is left of the learning rates of colours, opacities, scales and rotations in the end. splatfacto
-            keeps them as they are (1), and its Gaussians never come to rest.
-    """
+def splat_optimizers() -> dict[str, Any]:
+    """Return splatfacto's optimizers and schedulers, by parameter group; schedules are for 30000 steps."""
 
     def group(lr: float, lr_final: Optional[float] = None, warmup_steps: int = 0) -> dict[str, Any]:
         scheduler = None
@@ -79,16 +74,13 @@ def splat_optimizers(settling: float = 1.0) -> dict[str, Any]:
             )
         return {"optimizer": OnePassAdamConfig(lr=lr), "scheduler": scheduler}
 
-    def settled(lr: float) -> dict[str, Any]:
-        return group(lr, None if settling == 1 else lr * settling)
-
     return {
         "means": group(1.6e-4, lr_final=1.6e-6),
-        "features_dc": settled(0.0025),
-        "features_rest": settled(0.0025 / 20),
-        "opacities": settled(0.05),
-        "scales": settled(0.005),
-        "quats": settled(0.001),
+        "features_dc": group(0.0025),
+        "features_rest": group(0.0025 / 20),
+        "opacities": group(0.05),
+        "scales": group(0.005),
+        "quats": group(0.001),
         "camera_opt": group(1e-4, lr_final=5e-7, warmup_steps=1000),
         "bilateral_grid": group(2e-3, lr_final=1e-4, warmup_steps=1000),
     }

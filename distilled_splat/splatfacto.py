@@ -15,7 +15,7 @@ from torch import Tensor
 
 from distilled_splat.densify import CappedStrategy
 from distilled_splat.gaussians import SH_DEGREE_0, Gaussians
-from distilled_splat.losses import photometric_loss
+from distilled_splat.losses import photometric_losses
 from distilled_splat.render import Rendered, View, render, view_of
 
 GAUSSIAN_PARAMETERS = ("means", "scales", "quats", "features_dc", "features_rest", "opacities")
@@ -267,14 +267,15 @@ class PortableSplatfactoModel(SplatfactoModel):
 
     def image_losses(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return the losses on the rendered image: against the photo here; variants of the method add theirs."""
-        return {"main_loss": self.image_loss(outputs["rgb"], self.photo(batch, outputs["background"]), batch)}
+        (loss,) = self.losses_by(outputs["rgb"], batch, self.photo(batch, outputs["background"]))
+        return {"main_loss": loss}
 
-    def image_loss(self, rendered: Tensor, target: Tensor, batch: dict[str, Any]) -> Tensor:
-        """Return L_color of a render and its target [H, W, 3], both black where the batch's mask is off."""
+    def losses_by(self, rendered: Tensor, batch: dict[str, Any], *targets: Tensor) -> list[Tensor]:
+        """Return L_color of a render by each target [H, W, 3]; all are black where the batch's mask is off."""
         if "mask" in batch:
             mask = self._downscale_if_required(batch["mask"]).to(self.device)
-            rendered, target = rendered * mask, target * mask
-        return photometric_loss(rendered, target, self.config.ssim_lambda)
+            rendered, targets = rendered * mask, tuple(target * mask for target in targets)
+        return photometric_losses(rendered, *targets, ssim_weight=self.config.ssim_lambda)
 
     def get_image_metrics_and_images(
         self, outputs: dict[str, Any], batch: dict[str, Any]

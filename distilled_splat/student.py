@@ -183,13 +183,17 @@ class DistilledModel(PortableSplatfactoModel):
         if not self.training:
             return super().image_losses(outputs, batch)
         has_photo = self.view_index < len(self.views)
-        losses = super().image_losses(outputs, batch) if has_photo else {}
-        weight = self.config.lambda_kd if has_photo else 1.0
-        if weight > 0:
-            label = self.distillation[0].label(
+        targets: dict[str, Tensor] = {}
+        if has_photo:
+            targets["main_loss"] = self.photo(batch, outputs["background"])
+        if not has_photo or self.config.lambda_kd > 0:
+            targets["kd_loss"] = self.distillation[0].label(
                 self.view_index, self.all_views[self.view_index], outputs["background"], self._get_downscale_factor()
             )
-            losses["kd_loss"] = weight * self.image_loss(outputs["rgb"], label, batch if has_photo else {})
+        values = self.losses_by(outputs["rgb"], batch if has_photo else {}, *targets.values())
+        losses = dict(zip(targets, values))
+        if has_photo and "kd_loss" in losses:
+            losses["kd_loss"] = self.config.lambda_kd * losses["kd_loss"]
         return losses
 
     def get_loss_dict(

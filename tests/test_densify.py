@@ -56,7 +56,7 @@ def test_statistics_are_gsplats(absgrad: bool, until: int) -> None:
     generator = torch.Generator().manual_seed(0)
     strategies = [kind(absgrad=absgrad, refine_scale2d_stop_iter=until) for kind in (DefaultStrategy, CappedStrategy)]
     states = [strategy.initialize_state() for strategy in strategies]
-    parameters = {"means": torch.zeros(300, 3)}
+    parameters: Any = {"means": torch.zeros(300, 3)}
     cameras = 1 if until else 2  # of several cameras' radii gsplat keeps the last, not the largest
     for _ in range(3):
         means2d = torch.zeros(cameras, 300, 2, requires_grad=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pytorch_msssim import SSIM
 
-from distilled_splat.losses import VoxelGrid, l1_and_ssim, photometric_loss, structural_loss
+from distilled_splat.losses import VoxelGrid, l1_and_ssim, photometric_losses, structural_loss
 
 
 def images(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -22,7 +22,7 @@ def test_photometric_loss_is_splatfactos() -> None:
         target.permute(2, 0, 1)[None], rendered.permute(2, 0, 1)[None]
     )
     expected = 0.8 * (rendered - target).abs().mean() + 0.2 * (1 - ssim)
-    assert photometric_loss(rendered, target).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert photometric_losses(rendered, target)[0].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_the_paths_for_cpu_and_for_other_devices_agree() -> None:
@@ -30,6 +30,19 @@ def test_the_paths_for_cpu_and_for_other_devices_agree() -> None:
     fused = l1_and_ssim(rendered, target)
     general = l1_and_ssim(rendered.double(), target.double())
     assert [float(value) for value in fused] == pytest.approx([float(value) for value in general], rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_losses_by_two_targets_are_the_losses_by_each(dtype: torch.dtype) -> None:
+    rendered, photo = (image.to(dtype) for image in images(1))
+    label = (0.5 * (rendered + photo)).flip(0)
+    together, apart = rendered.clone().requires_grad_(), rendered.clone().requires_grad_()
+    both = photometric_losses(together, photo, label)
+    single = [photometric_losses(apart, target)[0] for target in (photo, label)]
+    (both[0] + 0.3 * both[1]).backward()
+    (single[0] + 0.3 * single[1]).backward()
+    torch.testing.assert_close(both, single)
+    torch.testing.assert_close(together.grad, apart.grad)
 
 
 def histogram_by_loops(means: np.ndarray, grid: VoxelGrid) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -73,7 +74,8 @@ def test_a_gradient_that_is_a_view_is_taken_as_it_stands() -> None:
 def test_learning_rates_are_splatfactos() -> None:
     from nerfstudio.configs.method_configs import method_configs
 
-    stock = method_configs["splatfacto"].optimizers
+    splatfacto: Any = method_configs["splatfacto"]
+    stock = splatfacto.optimizers
     for name, group in splat_optimizers().items():
         assert group["optimizer"].lr == stock[name]["optimizer"].lr
         assert group["optimizer"].eps == stock[name]["optimizer"].eps

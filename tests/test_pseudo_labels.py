@@ -11,7 +11,7 @@ from nerfstudio.models.splatfacto import resize_image
 from test_render import splat_and_view
 from torch import Tensor
 
-from distilled_splat.pseudo_labels import PseudoLabels, TeacherEnsemble
+from distilled_splat.pseudo_labels import PseudoLabels, TeacherEnsemble, over_background, stored
 from distilled_splat.readers import Teacher
 from distilled_splat.render import Rendered, View
 
@@ -48,7 +48,20 @@ def test_a_label_is_the_mean_of_the_teachers_pictures_over_any_background(backgr
     colour = torch.tensor(background)
     label = PseudoLabels(teachers, 100).label(0, view, colour)
     assert label.dtype == torch.float32
-    torch.testing.assert_close(label, mean_of_composites(teachers, view, colour), atol=1e-3, rtol=0)
+    torch.testing.assert_close(label, mean_of_composites(teachers, view, colour), atol=3e-5, rtol=0)
+
+
+def test_labels_on_the_cpu_are_those_of_other_devices() -> None:
+    generator = torch.Generator().manual_seed(0)
+    color, alpha = torch.rand(23, 31, 3, generator=generator), torch.rand(23, 31, 1, generator=generator)
+    packed = stored(color, alpha)
+    background = torch.tensor([0.9, 0.0, 1.0])
+    floats = packed.float() / 65535
+    expected = (floats[..., :3] + floats[..., 3:] * background).clamp(0, 1)
+    assert float((floats - torch.cat((color, 1 - alpha), dim=-1)).abs().max()) <= 0.51 / 65535
+    torch.testing.assert_close(over_background(packed, background), expected, atol=1e-6, rtol=0)
+    expected = resize_image(floats[..., :3] + floats[..., 3:] * background, 2).clamp(0, 1)
+    torch.testing.assert_close(over_background(packed, background, 2), expected, atol=1e-6, rtol=0)
 
 
 def test_an_antialiased_teacher_is_rendered_as_it_was_trained() -> None:

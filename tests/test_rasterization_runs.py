@@ -65,7 +65,7 @@ def test_coefficients_in_two_tensors_are_as_good_as_in_one(degree: int, cameras:
     cotangent = torch.linspace(-1, 1, image.numel()).reshape(image.shape)
     torch.autograd.backward([image, alphas], [cotangent, cotangent[..., :1]])
     assert base.grad is not None and rest.grad is not None
-    gradients = [leaf.grad for leaf in leaves.values()]
+    gradients: list[Any] = [leaf.grad for leaf in leaves.values()]
     gradients.insert(4, torch.cat((base.grad[:, None], rest.grad), dim=1))
     assert_same_bits([image.detach(), alphas.detach(), info["means2d"].absgrad, *gradients], joined)
 

@@ -183,7 +183,9 @@ def time_training(
         finally:
             stopwatch.release()
     whole = np.diff(ends)[WARM_UP:]
-    stages = {label: np.array(stopwatch.seconds[label][WARM_UP : WARM_UP + len(whole)]) for label in watched}
+    stages = {label: np.zeros(len(whole)) for label in watched}
+    for label, seconds in stopwatch.seconds.items():
+        stages[label] = np.array(seconds[WARM_UP : WARM_UP + len(whole)])
     rest = whole - sum(stages.values())
     stages = {**stages, "rest": rest, "whole step": whole}
     milliseconds = {label: 1e3 * float(np.median(seconds)) for label, seconds in stages.items()}
@@ -206,22 +208,22 @@ def silence() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stock_loss() -> Iterator[None]:
-    """Let models use splatfacto's own loss: torch's L1 and pytorch_msssim."""
+    """Let models use splatfacto's own loss by a photo: torch's L1 and pytorch_msssim."""
     from pytorch_msssim import SSIM
 
     from distilled_splat import splatfacto
 
     ssim = SSIM(data_range=1.0, size_average=True, channel=3)
 
-    def loss(rendered: torch.Tensor, target: torch.Tensor, ssim_weight: float = 0.2) -> torch.Tensor:
+    def losses(rendered: torch.Tensor, target: torch.Tensor, ssim_weight: float) -> list[torch.Tensor]:
         similarity = ssim(target.permute(2, 0, 1)[None], rendered.permute(2, 0, 1)[None])
-        return (1 - ssim_weight) * torch.abs(target - rendered).mean() + ssim_weight * (1 - similarity)
+        return [(1 - ssim_weight) * torch.abs(target - rendered).mean() + ssim_weight * (1 - similarity)]
 
-    ours, splatfacto.photometric_loss = splatfacto.photometric_loss, loss
+    ours, splatfacto.photometric_losses = splatfacto.photometric_losses, losses
     try:
         yield
     finally:
-        splatfacto.photometric_loss = ours
+        splatfacto.photometric_losses = ours
 
 
 def resampled(model: Any, count: int) -> Gaussians:

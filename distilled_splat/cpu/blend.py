@@ -93,8 +93,8 @@ class _Blend(torch.autograd.Function):
         background = _channels_of(backgrounds, num_cameras, num_channels)
         projected = [x.detach().numpy() for x in tensors]
         pixels = (num_cameras, ctx.height, ctx.width)
-        v_image = means2d.new_zeros(*pixels, num_channels) if v_image is None else v_image.contiguous()
-        v_alphas = means2d.new_zeros(*pixels, 1) if v_alphas is None else v_alphas.contiguous()
+        v_images = means2d.new_zeros(*pixels, num_channels) if v_image is None else v_image.contiguous()
+        v_lights = means2d.new_zeros(*pixels, 1) if v_alphas is None else v_alphas.contiguous()
         for c, tiles in enumerate(ctx.lists):
             of_camera = [x[c] for x in projected]
             v_of_camera = [x[c].numpy() for x in gradients]
@@ -114,8 +114,8 @@ class _Blend(torch.autograd.Function):
                     ctx.height,
                     ctx.transmittances[c],
                     ctx.stops[c],
-                    v_image[c].numpy(),
-                    v_alphas[c].numpy(),
+                    v_images[c].numpy(),
+                    v_lights[c].numpy(),
                     ctx.absgrad,
                     slots,
                 )
@@ -136,7 +136,7 @@ class _Blend(torch.autograd.Function):
             means2d.absgrad = absgrads
         v_backgrounds = None
         if backgrounds is not None and ctx.needs_input_grad[5]:
-            v_backgrounds = torch.einsum("chwd,chw->cd", v_image, torch.from_numpy(ctx.transmittances))
+            v_backgrounds = torch.einsum("chwd,chw->cd", v_images, torch.from_numpy(ctx.transmittances))
         return (
             *gradients[:4],
             gradients[4] if ctx.with_depth else None,

@@ -292,8 +292,8 @@ class _Project(torch.autograd.Function):
         gaussians = [x.detach().numpy() for x in (means, quats, scales)]
         size = tuple(radii.shape)
         shapes = ((*size, 2), size, (*size, 3), compensations.shape)
-        v_outputs = tuple(means.new_zeros(shape) if x is None else x for x, shape in zip(v_outputs, shapes))
-        of_cameras = [x.detach().contiguous().numpy() for x in (radii, conics, compensations, *v_outputs)]
+        gradients = [means.new_zeros(shape) if x is None else x for x, shape in zip(v_outputs, shapes)]
+        of_cameras = [x.detach().contiguous().numpy() for x in (radii, conics, compensations, *gradients)]
         results = [x.numpy() for x in (v_means, v_quats, v_scales)]
         for c, camera in enumerate(ctx.cameras):
             v_views = np.zeros((_CHUNKS, 3, 4), np.float32)

@@ -17,6 +17,7 @@ and d and of the half-blurred a, b and c kept in the processor's cache, so that 
 from __future__ import annotations
 
 import math
+from typing import Optional
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from numba import njit
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from distilled_splat.cpu import buffers
 from distilled_splat.cpu.threads import num_threads, parallel_ranges
 
 WINDOW_SIZE = 11
@@ -242,14 +244,19 @@ def _sweep_strips(start, stop, rendered, target, strips, with_gradient, gradient
 
 
 @njit(nogil=True, cache=True, fastmath={"contract"})
-def _combine_gradients(start, stop, rendered, target, ssim_gradient, l1_scale, ssim_scale, gradient):
+def _combine_gradients(start, stop, rendered, target, ssim_gradient, l1_scale, ssim_scale, adds, gradient):
     x = rendered[start:stop]
     y = target[start:stop]
     g = ssim_gradient[start:stop]
     out = gradient[start:stop]
-    for i in range(out.shape[0]):
-        sign = np.float32(x[i] > y[i]) - np.float32(x[i] < y[i])
-        out[i] = l1_scale * sign + ssim_scale * g[i]
+    if adds:
+        for i in range(out.shape[0]):
+            sign = np.float32(x[i] > y[i]) - np.float32(x[i] < y[i])
+            out[i] += l1_scale * sign + ssim_scale * g[i]
+    else:
+        for i in range(out.shape[0]):
+            sign = np.float32(x[i] > y[i]) - np.float32(x[i] < y[i])
+            out[i] = l1_scale * sign + ssim_scale * g[i]
 
 
 def _count_strips(width: int) -> int:
@@ -261,7 +268,7 @@ def _count_strips(width: int) -> int:
 def _measure(rendered: Tensor, target: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return L1, SSIM and the gradient of the summed SSIM (empty without ``with_gradient``)."""
     width = rendered.shape[1]
-    ssim_gradient = torch.empty_like(rendered if with_gradient else rendered[:0])
+    ssim_gradient = buffers.empty_tensor(rendered.shape) if with_gradient else rendered[:0]
     strips = _count_strips(width)
     totals = np.empty((strips, 2))
     x, y, gradient = (image.detach().flatten(1).numpy() for image in (rendered, target, ssim_gradient))
@@ -277,26 +284,31 @@ def _count_map_values(image: Tensor) -> int:
 
 
 class _L1AndSSIM(torch.autograd.Function):
+    """L1 and SSIM of one image and several targets, as L1, SSIM, L1, SSIM, ..."""
+
     @staticmethod
-    def forward(ctx, rendered: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        l1, ssim, ssim_gradient = _measure(rendered, target, with_gradient=True)
-        ctx.save_for_backward(rendered, target, ssim_gradient)
-        return l1, ssim
+    def forward(ctx, rendered: Tensor, *targets: Tensor) -> tuple[Tensor, ...]:
+        measured = [_measure(rendered, target, with_gradient=True) for target in targets]
+        ctx.save_for_backward(rendered, *targets, *(gradient for _, _, gradient in measured))
+        return tuple(value for l1, ssim, _ in measured for value in (l1, ssim))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, v_l1: Tensor, v_ssim: Tensor) -> tuple[Tensor, None]:
-        rendered, target, ssim_gradient = ctx.saved_tensors
-        gradient = torch.empty_like(rendered)
-        x, y, g, out = (i.detach().view(-1).numpy() for i in (rendered, target, ssim_gradient, gradient))
-        l1_scale = np.float32(v_l1.item() / rendered.numel())
-        ssim_scale = np.float32(v_ssim.item() / _count_map_values(rendered))
-        parallel_ranges(_combine_gradients, rendered.numel(), x, y, g, l1_scale, ssim_scale, out)
-        return gradient, None
+    def backward(ctx, *v_values: Tensor) -> tuple[Optional[Tensor], ...]:
+        rendered, *others = ctx.saved_tensors
+        count = len(others) // 2
+        gradient = buffers.empty_tensor(rendered.shape)
+        x, out = rendered.detach().view(-1).numpy(), gradient.view(-1).numpy()
+        for i in range(count):
+            y, g = (image.detach().view(-1).numpy() for image in (others[i], others[count + i]))
+            l1_scale = np.float32(v_values[2 * i].item() / rendered.numel())
+            ssim_scale = np.float32(v_values[2 * i + 1].item() / _count_map_values(rendered))
+            parallel_ranges(_combine_gradients, rendered.numel(), x, y, g, l1_scale, ssim_scale, i > 0, out)
+        return gradient, *(None for _ in range(count))
 
 
-def l1_and_ssim(rendered: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Compare two images by mean absolute error and mean SSIM, differentiable in the first.
+def l1_and_ssim(rendered: Tensor, *targets: Tensor) -> tuple[Tensor, ...]:
+    """Compare an image with others by mean absolute error and mean SSIM, differentiable in the first.
 
     Equal to ``torch.abs(rendered - target).mean()`` and to the mean SSIM with an 11 x 11 Gaussian window of
     sigma 1.5, data range 1 and no padding, as splatfacto uses it (Wang et al. 2004). The gradient is computed
@@ -304,27 +316,28 @@ def l1_and_ssim(rendered: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         rendered: image, values about [0, 1], float32 on the CPU, H and W at least 11. [H, W, 3]
-        target: image to compare with, of the same type and shape; it takes no gradient. [H, W, 3]
+        targets: images to compare with, of the same type and shape; they take no gradient. [H, W, 3]
 
     Returns:
-        The mean absolute error and the mean SSIM, both float32 scalars.
+        For each target the mean absolute error and the mean SSIM, all float32 scalars. The gradients by all of them
+        are put together in one image.
 
     Raises:
         ValueError: an image is not float32 on the CPU, the shapes differ or are not [H, W, 3] with H and W at
-            least 11, or ``target`` requires a gradient.
+            least 11, or a target requires a gradient.
     """
-    for name, image in (("rendered", rendered), ("target", target)):
-        if image.dtype != torch.float32 or image.device.type != "cpu":
-            raise ValueError(f"{name} is {image.dtype} on {image.device}; convert it to float32 on the CPU.")
     shape = tuple(rendered.shape)
-    if rendered.shape != target.shape:
-        raise ValueError(f"rendered is {shape} and target {tuple(target.shape)}; give both the same shape.")
     if len(shape) != 3 or shape[2] != 3 or min(shape[:2]) < WINDOW_SIZE:
         raise ValueError(f"rendered is {shape}; give [H, W, 3] with H and W at least {WINDOW_SIZE}.")
-    if target.requires_grad:
-        raise ValueError("target requires a gradient, which only rendered can have; detach the target.")
-    rendered, target = rendered.contiguous(), target.contiguous()
+    for name, image in (("rendered", rendered), *(("target", target) for target in targets)):
+        if image.dtype != torch.float32 or image.device.type != "cpu":
+            raise ValueError(f"{name} is {image.dtype} on {image.device}; convert it to float32 on the CPU.")
+    for target in targets:
+        if rendered.shape != target.shape:
+            raise ValueError(f"rendered is {shape} and target {tuple(target.shape)}; give both the same shape.")
+        if target.requires_grad:
+            raise ValueError("target requires a gradient, which only rendered can have; detach the target.")
+    rendered, targets = rendered.contiguous(), tuple(target.contiguous() for target in targets)
     if torch.is_grad_enabled() and rendered.requires_grad:
-        return _L1AndSSIM.apply(rendered, target)
-    l1, ssim, _ = _measure(rendered, target, with_gradient=False)
-    return l1, ssim
+        return _L1AndSSIM.apply(rendered, *targets)
+    return tuple(value for target in targets for value in _measure(rendered, target, with_gradient=False)[:2])
