@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import statistics
@@ -15,15 +16,22 @@ from typing import Any, Optional
 
 from rich.console import Console
 
-from distilled_splat.checkpoints import write_json
-from distilled_splat.runs import read_record
+from distilled_splat.bench.workload import processor_name
+from distilled_splat.checkpoints import latest_checkpoint, write_json
+from distilled_splat.runs import digest, read_record
 
+DEFAULT = "our default"
 TEACHER, STUDENT, PAPER = "splatfacto-teacher", "distilled-splatfacto", "distilled-splatfacto-paper"
 NO_TEACHERS = ("--pipeline.model.lambda-kd", "0", "--pipeline.model.virtual-fraction", "0")
 NO_STRUCTURE = ("--pipeline.model.structure-weight", "0")
 STRUCTURE = ("--pipeline.model.structure-weight", "1")
 NO_VIRTUAL = ("--pipeline.model.virtual-fraction", "0")
 VIRTUAL = ("--pipeline.model.virtual-fraction", "0.5")
+FROM_POINTS = (
+    "--pipeline.model.start-from", "points", "--pipeline.model.stop-split-at", "12000",
+    "--pipeline.model.first-cut", "12000", "--pipeline.model.last-cut", "21000",
+)  # fmt: skip
+"""A student that never sees a teacher: it grows until two fifths of its run and is cut until two thirds."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +46,15 @@ class Kind:
 
 THREE_KINDS = ("standard", "perturbed", "dropout")
 KINDS = (
-    Kind("no teachers", ("standard",), (*NO_TEACHERS, *NO_STRUCTURE)),
+    Kind("no teachers, from the points", ("standard",), (*NO_TEACHERS, *NO_STRUCTURE, *FROM_POINTS)),
+    Kind("no labels, from the standard teacher", ("standard",), (*NO_TEACHERS, *NO_STRUCTURE)),
     Kind("one standard teacher", ("standard",), (*NO_STRUCTURE, *NO_VIRTUAL)),
     Kind("three standard teachers", ("standard", "standard 2", "standard 3"), (*NO_STRUCTURE, *NO_VIRTUAL)),
     Kind("three kinds", THREE_KINDS, (*NO_STRUCTURE, *NO_VIRTUAL)),
     Kind("three kinds + structure", THREE_KINDS, (*STRUCTURE, *NO_VIRTUAL)),
     Kind("three kinds + virtual views", THREE_KINDS, (*NO_STRUCTURE, *VIRTUAL)),
     Kind("three kinds + structure + virtual views", THREE_KINDS, (*STRUCTURE, *VIRTUAL)),
-    Kind("our default", THREE_KINDS),
+    Kind(DEFAULT, THREE_KINDS),
     Kind("the paper's schedule", THREE_KINDS, method=PAPER),
 )
 CAPPED = "splatfacto capped at N, steps of teacher and student"
@@ -84,18 +93,33 @@ class QualityBench:
             for result in self.scene_results(scene):
                 results.append(result)
                 write_json(self.output / "results.json", {"setting": self.setting(), "results": results})
+            self.picture(scene)
         write_report(self.output, results)
 
+    def picture(self, scene: Path) -> None:
+        """Write photo, standard teacher, our default student at the middle size and its error beside the results."""
+        from distilled_splat.compare import compare
+        from distilled_splat.picture import student_picture
+
+        path = self.output / f"{scene.name}.png"
+        fraction = sorted(self.fractions)[len(self.fractions) // 2]
+        teacher = self.output / "runs" / scene.name / TEACHER / "standard"
+        name = f"{slug(DEFAULT)}-{round(fraction * gaussian_count(teacher))}-0"
+        student = self.output / "runs" / scene.name / STUDENT / name
+        if self.wanted(DEFAULT) and not path.exists():
+            student_picture(compare(student / "config.yml", [teacher]), path)
+
     def setting(self) -> dict[str, Any]:
-        """Return what the results depend on beside the code: steps, seeds, versions, machine."""
+        """Return what the results depend on beside the code: data, steps, seeds, versions, machine."""
         packages = ("distilled-splat", "nerfstudio", "gsplat", "torch", "numba")
         return {
+            "data": {scene.name: folder_digest(scene) for scene in self.data},
             "iterations": self.iterations,
             "seeds": self.seeds,
             "fractions": list(self.fractions),
             "versions": {name: metadata.version(name) for name in packages},
             "python": platform.python_version(),
-            "processor": platform.processor() or platform.machine(),
+            "processor": processor_name(),
         }
 
     def wanted(self, row: str) -> bool:
@@ -209,6 +233,7 @@ def result_of(
 ) -> dict[str, Any]:
     """Return one measurement as JSON content."""
     record = {} if run is None else read_record(run)
+    checkpoint = None if run is None else latest_checkpoint(run / "nerfstudio_models")
     return {
         "scene": scene.name,
         "row": name,
@@ -219,9 +244,23 @@ def result_of(
         "psnr": row.psnr,
         "ssim": row.ssim,
         "seconds": row.seconds,
-        "data": record.get("scene"),
         "settings": record.get("settings"),
+        "checkpoint": None if checkpoint is None else file_digest(checkpoint),
     }
+
+
+def folder_digest(folder: Path) -> str:
+    """Hash the names and the contents of all files in a folder."""
+    return digest([[str(path.relative_to(folder)), file_digest(path)] for path in sorted(folder.rglob("*.*"))])
+
+
+def file_digest(path: Path) -> str:
+    """Hash a file to 16 hexadecimal digits (the first of its SHA-256)."""
+    hasher = hashlib.sha256()
+    with path.open("rb") as file:
+        for piece in iter(lambda: file.read(1 << 20), b""):
+            hasher.update(piece)
+    return hasher.hexdigest()[:16]
 
 
 def summary(values: Sequence[float]) -> tuple[float, float]:

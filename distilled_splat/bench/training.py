@@ -143,7 +143,7 @@ def time_training(
     scale: float = 1.0,
     teachers: tuple[Path, ...] = (),
 ) -> tuple[StepTimes, Path]:
-    """Train for some steps and time each; return the times and the run's folder.
+    """Train for some steps and time each; return the times, and the checkpoint of what a plain training began with.
 
     Args:
         kind: what is trained.
@@ -163,6 +163,9 @@ def time_training(
                 model.distillation[0].label(index, view, torch.zeros(3))
         else:
             model.set_gaussians(gaussians(model).to_splatfacto(model.config.sh_degree))
+        start = output / "start" / "step-000000000.ckpt"
+        start.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"pipeline": trainer.pipeline.state_dict()}, start)
         watched = {
             "photo and camera": (trainer.pipeline.datamanager, "next_train"),
             "render": (model, "get_outputs"),
@@ -190,7 +193,7 @@ def time_training(
     stages = {**stages, "rest": rest, "whole step": whole}
     milliseconds = {label: 1e3 * float(np.median(seconds)) for label, seconds in stages.items()}
     height, width = model.last_size
-    return StepTimes(kind, scene, model.num_points, width, height, milliseconds), trainer.base_dir
+    return StepTimes(kind, scene, model.num_points, width, height, milliseconds), start
 
 
 @contextlib.contextmanager
@@ -298,9 +301,9 @@ def training_steps(
 
         def add(scene: str, parser: NerfstudioDataParserConfig, gaussians: Any, scale: float = 1.0) -> None:
             place = output / f"{len(found)}"
-            times, run = time_training("ours", scene, parser, gaussians, place, repeats, scale)
+            times, start = time_training("ours", scene, parser, gaussians, place, repeats, scale)
             found.append(times)
-            student, _ = time_training("student", scene, parser, gaussians, place, repeats, scale, (run, run, run))
+            student, _ = time_training("student", scene, parser, gaussians, place, repeats, scale, (start,) * 3)
             found.append(student)
             if compare == "torch":
                 found.append(time_training("torch", scene, parser, gaussians, place, repeats, scale)[0])
