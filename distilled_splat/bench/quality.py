@@ -16,7 +16,6 @@ from typing import Any, Optional
 
 from rich.console import Console
 
-from distilled_splat.bench.workload import processor_name
 from distilled_splat.checkpoints import latest_checkpoint, write_json
 from distilled_splat.runs import digest, read_record
 
@@ -111,6 +110,8 @@ class QualityBench:
 
     def setting(self) -> dict[str, Any]:
         """Return what the results depend on beside the code: data, steps, seeds, versions, machine."""
+        from distilled_splat.bench.workload import processor_name
+
         packages = ("distilled-splat", "nerfstudio", "gsplat", "torch", "numba")
         return {
             "data": {scene.name: folder_digest(scene) for scene in self.data},
@@ -251,7 +252,8 @@ def result_of(
 
 def folder_digest(folder: Path) -> str:
     """Hash the names and the contents of all files in a folder."""
-    return digest([[str(path.relative_to(folder)), file_digest(path)] for path in sorted(folder.rglob("*.*"))])
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest([[str(path.relative_to(folder)), file_digest(path)] for path in files])
 
 
 def file_digest(path: Path) -> str:
