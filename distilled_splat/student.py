@@ -43,7 +43,7 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     """Start from the standard teacher's Gaussians, or from the points of structure from motion (with densification)."""
     lambda_kd: float = 1.0
     """Weight of the loss against the pseudo labels, the mean of the teachers' renders."""
-    virtual_fraction: float = 0.0
+    virtual_fraction: float = 0.5
     """Part of the steps that render a view between training cameras, where there is only a pseudo label."""
     virtual_views: int = 250
     """Number of such views; each is rendered by the teachers once."""
