@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
 import torch
+
+LONGEST_PICKLE = 1 << 24
+"""Bytes; the list of tensors in a checkpoint of splatfacto has about 10 thousand."""
 
 
 def allow_numpy_scalars() -> None:
@@ -30,13 +34,14 @@ def allow_numpy_scalars() -> None:
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
-    """Load a checkpoint as data on the CPU; nothing in it is ever run.
+    """Load a checkpoint as data on the CPU; nothing in it is ever run, and it takes no more memory than it is long.
 
     Raises:
         ValueError: if the file cannot be read as a checkpoint of plain tensors and numbers.
     """
     allow_numpy_scalars()
     try:
+        refuse_inflation(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -46,15 +51,32 @@ def load_tensors(path: Path) -> dict[str, Any]:
         ) from error
 
 
+def refuse_inflation(path: Path) -> None:
+    """Refuse an archive whose members unpack to more than the file holds; torch itself never compresses.
+
+    Raises:
+        ValueError: if it does, or if its pickle is longer than that of any checkpoint.
+        zipfile.BadZipFile: if it is no archive; torch's older format declares sizes that nothing vouches for.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > path.stat().st_size:
+        raise ValueError(f"it would unpack to {unpacked} bytes")
+    pickled = max((member.file_size for member in members if member.filename.endswith(".pkl")), default=0)
+    if pickled > LONGEST_PICKLE:
+        raise ValueError(f"its list of tensors has {pickled} bytes")
+
+
 def checkpoint_step(path: Path) -> int:
     """Return the training step in a checkpoint's name (`step-000002999.ckpt`), or -1 if it has none."""
     digits = path.stem.removeprefix("step-")
-    return int(digits) if digits.isdigit() else -1
+    return int(digits) if digits.isdecimal() else -1
 
 
 def latest_checkpoint(folder: Path) -> Optional[Path]:
     """Return the checkpoint of the highest step in a folder, or None."""
-    found = [path for path in folder.glob("step-*.ckpt") if checkpoint_step(path) >= 0]
+    found = [path for path in folder.glob("step-*.ckpt") if checkpoint_step(path) >= 0 and path.is_file()]
     return max(found, key=checkpoint_step, default=None)
 
 

@@ -13,11 +13,11 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttrib
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from distilled_splat.agreement import check_teachers
+from distilled_splat.agreement import TeacherFrame, check_teachers, read_teachers
 from distilled_splat.densify import CappedStrategy
 from distilled_splat.losses import VoxelGrid, structural_loss
 from distilled_splat.pseudo_labels import PseudoLabels, TeacherEnsemble
-from distilled_splat.readers import Teacher, read_teacher
+from distilled_splat.readers import Teacher
 from distilled_splat.render import View, downscaled, view_of
 from distilled_splat.simplify import Measure, count_after_cut, cut_steps, importance, resize
 from distilled_splat.splatfacto import STEPS_PER_PSNR, PortableSplatfactoModel, PortableSplatfactoModelConfig
@@ -33,8 +33,11 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
 
     _target: type = field(default_factory=lambda: DistilledModel)
     teachers: tuple[Path, ...] = ()
-    """Trained teachers: run folders, config.yml or .ckpt files of splatfacto or of splatfacto-teacher. Without any, a
-    standard, a perturbed and a dropout teacher are trained first."""
+    """Trained teachers: run folders, config.yml or .ckpt files of splatfacto or of splatfacto-teacher, and exported
+    .ply or .spz files of any trainer. Without any, a standard, a perturbed and a dropout teacher are trained first."""
+    teacher_frame: TeacherFrame = "auto"
+    """Frame of teachers that are exported files: that of nerfstudio's runs (ns-export writes it), that of the capture's
+    own poses (most other trainers), or whichever renders more like the photos."""
     keep_fraction: float = 0.12
     """Size of the student, as a fraction of the standard teacher's Gaussians."""
     num_gaussians: Optional[int] = None
@@ -142,7 +145,9 @@ class DistilledModel(PortableSplatfactoModel):
         """
         config = self.config
         try:
-            teachers = [read_teacher(path) for path in config.teachers]
+            teachers = read_teachers(
+                config.teachers, datamanager, config.teacher_frame, config.least_teacher_psnr, self.device
+            )
             check_teachers(teachers, datamanager, config.least_teacher_psnr, self.device)
         except ValueError as error:
             raise SystemExit(str(error)) from None
