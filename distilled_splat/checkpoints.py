@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickletools
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Optional
 import numpy as np
 import torch
 
-LONGEST_PICKLE = 1 << 24
+LONGEST_PICKLE = 1 << 21
 """Bytes; the list of tensors in a checkpoint of splatfacto has about 10 thousand."""
 
 
@@ -22,19 +23,26 @@ def allow_numpy_scalars() -> None:
     nerfstudio stores np.float64 learning rates, which torch >= 2.6 refuses by default, so that ns-eval, ns-export,
     ns-render, ns-viewer and resuming all fail (nerfstudio issue 3683). The types allowed here hold numbers only.
     """
-    scalar: Any = np.float64(0).__reduce__()[0]
     torch.serialization.add_safe_globals(
         [
-            (scalar, "numpy.core.multiarray.scalar"),
-            (scalar, "numpy._core.multiarray.scalar"),
+            (numpy_scalar, "numpy.core.multiarray.scalar"),
+            (numpy_scalar, "numpy._core.multiarray.scalar"),
             np.dtype,
             type(np.dtype(np.float64)),
         ]
     )
 
 
+def numpy_scalar(dtype: np.dtype, data: bytes) -> np.generic:
+    """Rebuild a pickled NumPy number; NumPy's own function makes a value of any size out of no data at all."""
+    return np.frombuffer(data, dtype, count=1)[0]
+
+
 def load_tensors(path: Path) -> dict[str, Any]:
     """Load a checkpoint as data on the CPU; nothing in it is ever run, and it takes no more memory than it is long.
+
+    The tensors are views of the file, so that those that nobody looks at, such as moments, are not even read: copy
+    what is to outlive the file.
 
     Raises:
         ValueError: if the file cannot be read as a checkpoint of plain tensors and numbers.
@@ -42,9 +50,9 @@ def load_tensors(path: Path) -> dict[str, Any]:
     allow_numpy_scalars()
     try:
         refuse_inflation(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ValueError(
             f"{path} cannot be read as a checkpoint ({reason}): it is damaged, or not a checkpoint of tensors. "
             "Give another file, or train this model again."
@@ -52,20 +60,26 @@ def load_tensors(path: Path) -> dict[str, Any]:
 
 
 def refuse_inflation(path: Path) -> None:
-    """Refuse an archive whose members unpack to more than the file holds; torch itself never compresses.
+    """Refuse an archive that makes more of itself than the file holds; torch itself never compresses.
 
     Raises:
-        ValueError: if it does, or if its pickle is longer than that of any checkpoint.
+        ValueError: if its members unpack to more, if its pickle is longer than that of any checkpoint, or if the
+            pickle calls a built-in: torch lets bytearray(10 ** 11) pass.
         zipfile.BadZipFile: if it is no archive; torch's older format declares sizes that nothing vouches for.
     """
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-    unpacked = sum(member.file_size for member in members)
-    if unpacked > path.stat().st_size:
-        raise ValueError(f"it would unpack to {unpacked} bytes")
-    pickled = max((member.file_size for member in members if member.filename.endswith(".pkl")), default=0)
-    if pickled > LONGEST_PICKLE:
-        raise ValueError(f"its list of tensors has {pickled} bytes")
+        unpacked = sum(member.file_size for member in members)
+        if unpacked > path.stat().st_size:
+            raise ValueError(f"it would unpack to {unpacked} bytes")
+        for member in members:
+            if not member.filename.endswith(".pkl"):
+                continue
+            if member.file_size > LONGEST_PICKLE:
+                raise ValueError(f"its list of tensors has {member.file_size} bytes")
+            for code, argument, _ in pickletools.genops(archive.read(member)):
+                if code.name == "GLOBAL" and str(argument).startswith(("builtins ", "__builtin__ ")):
+                    raise ValueError(f"it calls for {argument}")
 
 
 def checkpoint_step(path: Path) -> int:
