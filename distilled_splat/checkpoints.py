@@ -94,6 +94,21 @@ def latest_checkpoint(folder: Path) -> Optional[Path]:
     return max(found, key=checkpoint_step, default=None)
 
 
+def save_tensors(content: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint as torch does.
+
+    Raises:
+        OSError: if it cannot be written; torch itself hides that behind a RuntimeError.
+    """
+    try:
+        with path.open("wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
 def write_beside(path: Path, write: Callable[[Path], object], scratch: Optional[Path] = None) -> None:
     """Write a file so that it is whole or absent: `write` fills a temporary file, which is then renamed to `path`.
 
