@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -13,7 +12,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from distilled_splat.frames import moved
-from distilled_splat.readers import Teacher, read_teacher
+from distilled_splat.readers import Teacher
 from distilled_splat.render import render, view_of
 
 TeacherFrame = Literal["auto", "capture", "nerfstudio"]
@@ -46,33 +45,23 @@ def check_frame(teacher: Teacher, transform: Tensor, scale: float) -> None:
         )
 
 
-def read_teachers(
-    paths: Sequence[Path], datamanager: Any, frame: TeacherFrame, least_psnr: float, device: torch.device
-) -> list[Teacher]:
-    """Read teachers and bring those that are exported files into the frame that the data is parsed into.
-
-    Args:
-        paths: run folders, config.yml, .ckpt, .ply or .spz files.
-        datamanager: nerfstudio's datamanager with the data's frame, photos and cameras.
-        frame: the exported files' frame: `nerfstudio` is the data's (ns-export writes it), `capture` that of the poses
-            as they were recorded; `auto` takes whichever renders more like the photos.
-        least_psnr: an exported file that agrees less with the photos in both frames, in dB, is refused by `auto`.
-        device: where to render.
-
-    Raises:
-        ValueError: if a teacher cannot be read, or fits in no frame.
-    """
-    return [
-        in_frame(teacher, datamanager, frame, least_psnr, device) if teacher.is_export else teacher
-        for teacher in map(read_teacher, paths)
-    ]
-
-
 def in_frame(
     teacher: Teacher, datamanager: Any, frame: TeacherFrame, least_psnr: float, device: torch.device
 ) -> Teacher:
-    """Bring an exported teacher into the frame of the data; see `read_teachers`."""
-    if frame == "nerfstudio":
+    """Bring a teacher that is an exported file into the frame that the data is parsed into; others are in it already.
+
+    Args:
+        teacher: what was read.
+        datamanager: nerfstudio's datamanager with the data's frame, photos and cameras.
+        frame: the exported file's frame: `nerfstudio` is the data's (ns-export writes it), `capture` that of the poses
+            as they were recorded; `auto` takes whichever renders more like the photos.
+        least_psnr: a file that agrees less with the photos in both frames, in dB, is refused by `auto`.
+        device: where to render.
+
+    Raises:
+        ValueError: if it fits in no frame.
+    """
+    if not teacher.is_export or frame == "nerfstudio":
         return teacher
     scene = datamanager.train_dataparser_outputs
     from_capture = replace(

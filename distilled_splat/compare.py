@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from distilled_splat.agreement import psnr, read_teachers
+from distilled_splat.agreement import in_frame, psnr
 from distilled_splat.checkpoints import write_json
 from distilled_splat.losses import l1_and_ssim
 from distilled_splat.pseudo_labels import TeacherEnsemble
-from distilled_splat.readers import Teacher
+from distilled_splat.readers import Teacher, read_teacher
 from distilled_splat.render import view_of
 from distilled_splat.runs import read_record
 from distilled_splat.splatfacto import PortableSplatfactoModel, ply_megabytes
@@ -73,7 +73,7 @@ def compare(config_path: Path, teacher_paths: Optional[Sequence[Path]] = None) -
     paths = [Path(path) for path in (record.get("teachers", ()) if teacher_paths is None else teacher_paths)]
     datamanager: Any = pipeline.datamanager
     frame: Any = getattr(model.config, "teacher_frame", "auto")
-    teachers = read_teachers(paths, datamanager, frame, -math.inf, model.device)
+    teachers = [in_frame(read_teacher(path), datamanager, frame, -math.inf, model.device) for path in paths]
     ensemble = TeacherEnsemble(teachers, model.device)
     names = unique_names(teachers)
 

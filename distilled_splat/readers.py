@@ -166,7 +166,9 @@ def splat_parameters(checkpoint: dict[str, Any], path: Path) -> dict[str, Tensor
         # a view may repeat one stored number a billion times
         if not plain or value.numel() * value.element_size() > size:
             raise ValueError(f"{path}: {name} is no plain tensor of numbers that the file holds.")
-    return {name: value.to(torch.float32, copy=True, memory_format=torch.contiguous_format) for name, value in found.items()}
+    return {
+        name: value.to(torch.float32, copy=True, memory_format=torch.contiguous_format) for name, value in found.items()
+    }
 
 
 def read_frame(run: Path) -> Optional[tuple[Tensor, float]]:

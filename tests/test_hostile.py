@@ -130,7 +130,9 @@ def test_random_damage_to_a_ply(form: str, degree: int, changes: list[Change]) -
 @given(
     lines=st.lists(
         st.one_of(
-            st.builds("element {} {}".format, st.sampled_from(["vertex", "face", "chunk", "sh"]), st.integers(0, 2**40)),
+            st.builds(
+                "element {} {}".format, st.sampled_from(["vertex", "face", "chunk", "sh"]), st.integers(0, 2**40)
+            ),
             st.builds(
                 "property {} {}".format,
                 st.sampled_from(["float", "double", "uchar", "uint", "list uchar int", "list float float", "half"]),
