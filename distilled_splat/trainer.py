@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Optional
 
+import torch
 import yaml
 from filelock import FileLock, Timeout
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
@@ -167,9 +168,9 @@ class ResumableTrainer(Trainer):
             SystemExit: if one is not.
         """
         loss, losses, metrics = super().train_iteration(step)
-        self.losses = losses
+        self.losses = {name: value.detach() for name, value in losses.items()}
         if self.device == "cpu" or step % STEPS_PER_CHECK == 0:
-            self.refuse_explosion(step, losses, {})
+            self.refuse_explosion(step, self.losses, {})
         return loss, losses, metrics
 
     def refuse_explosion(self, step: int, losses: dict[str, Tensor], parameters: dict[str, Tensor]) -> None:

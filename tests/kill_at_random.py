@@ -153,6 +153,7 @@ def round_of_kills(scene: Path, output: Path, kills: int, chance: random.Random,
         due = sum(story.kills.values()) < kills
         try:
             code = process.wait(chance.uniform(0, longest) if due else PATIENCE)
+            assert code == 0, f"the command failed by itself with code {code}; see {output / 'log'}"
         except subprocess.TimeoutExpired:
             assert due, f"the command is stuck; see {output / 'log'}"
             kind = KINDS[(offset + sum(story.kills.values())) % len(KINDS)]
