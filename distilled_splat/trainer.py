@@ -20,7 +20,7 @@ from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from distilled_splat.checkpoints import latest_checkpoint, save_tensors, write_beside, write_json
+from distilled_splat.checkpoints import checkpoint_step, latest_checkpoint, save_tensors, write_beside, write_json
 from distilled_splat.faults import not_finite, writing_to
 from distilled_splat.runs import read_record, settings_fingerprint, unfinished_run, update_record
 from distilled_splat.schedule import scaled_to_run
@@ -125,6 +125,13 @@ class ResumableTrainer(Trainer):
                 explodes, or if the folder cannot be written to.
         """
         lock = lock_run(self.base_dir)
+        found = latest_checkpoint(self.checkpoint_dir)
+        if found is not None and checkpoint_step(found) >= self._start_step:
+            lock.release()
+            raise SystemExit(
+                f"Another process has trained in {self.base_dir} since this one began, or with other settings: give "
+                "the same command again to go on from there, or another --timestamp."
+            )
         for left_by_a_kill in self.base_dir.glob(".*.part"):
             left_by_a_kill.unlink()
         total = self.config.max_num_iterations
