@@ -155,13 +155,17 @@ class PortableSplatfactoModel(SplatfactoModel):
         return super().get_training_callbacks(training_callback_attributes)
 
     def before_training(self, trainer: Any) -> None:
-        """See that the memory is there; the photos are not loaded yet.
+        """See that the memory is there, the photos being not loaded yet, and that every camera can be rendered.
 
         Raises:
-            SystemExit: with the estimate, if it is not.
+            SystemExit: with the estimate of memory, or the type of the camera.
         """
+        datamanager = trainer.pipeline.datamanager
+        cameras = datamanager.train_dataset.cameras
         try:
-            check_memory(self.memory_needs(trainer.pipeline.datamanager, self.num_points), available_bytes(self.device))
+            check_memory(self.memory_needs(datamanager, self.num_points), available_bytes(self.device))
+            for index in range(len(cameras)):
+                view_of(cameras[index : index + 1])
         except ValueError as error:
             raise SystemExit(str(error)) from None
 

@@ -139,9 +139,13 @@ def test_distorted_photos_are_undistorted_for_teacher_and_student(capture: Path,
     assert student.pipeline.model.num_points == 20
 
 
-def test_orthographic_cameras_are_refused_by_name(capture: Path, tmp_path: Path, teachers: tuple[Path, ...]) -> None:
-    edit(capture, lambda meta: meta.update(camera_model="EQUIRECTANGULAR"))
-    assert "EQUIRECTANGULAR" in refusal(tiny_student(capture, tmp_path, teachers))
+@pytest.mark.parametrize("model", ["EQUIRECTANGULAR", "ORTHOPHOTO"])
+def test_cameras_that_are_no_pinholes_are_refused_by_name(
+    capture: Path, tmp_path: Path, teachers: tuple[Path, ...], model: str
+) -> None:
+    edit(capture, lambda meta: meta.update(camera_model=model))
+    assert model in refusal(tiny_config(splatfacto_teacher, capture, tmp_path))
+    assert model in refusal(tiny_student(capture, tmp_path, teachers))
 
 
 def test_paths_with_spaces_and_letters_of_any_script(capture: Path, tmp_path: Path) -> None:
