@@ -22,7 +22,7 @@ class Compare:
     load_config: Path
     """config.yml of a run of distilled-splatfacto."""
     teachers: tuple[Path, ...] = ()
-    """Teachers to compare with: run folders, config.yml or .ckpt files; the student's own if none are given."""
+    """Teachers to compare with: run folders, config.yml, .ckpt, .ply or .spz files; without any, the student's own."""
     json: Optional[Path] = None
     """Also write the rows to this file."""
     picture: Optional[Path] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from distilled_splat.agreement import psnr
+from distilled_splat.agreement import in_frame, psnr
 from distilled_splat.checkpoints import write_json
 from distilled_splat.losses import l1_and_ssim
 from distilled_splat.pseudo_labels import TeacherEnsemble
@@ -70,13 +71,14 @@ def compare(config_path: Path, teacher_paths: Optional[Sequence[Path]] = None) -
     run = config_path.parent
     record = read_record(run)
     paths = [Path(path) for path in (record.get("teachers", ()) if teacher_paths is None else teacher_paths)]
-    teachers = [read_teacher(path) for path in paths]
+    datamanager: Any = pipeline.datamanager
+    frame: Any = getattr(model.config, "teacher_frame", "auto")
+    teachers = [in_frame(read_teacher(path), datamanager, frame, -math.inf, model.device) for path in paths]
     ensemble = TeacherEnsemble(teachers, model.device)
     names = unique_names(teachers)
 
     scores: dict[str, list[tuple[float, float]]] = {}
     pictures = []
-    datamanager: Any = pipeline.datamanager
     for camera, batch in datamanager.fixed_indices_eval_dataloader:
         outputs = model.get_outputs_for_camera(camera)
         background = outputs["background"]
@@ -94,7 +96,7 @@ def compare(config_path: Path, teacher_paths: Optional[Sequence[Path]] = None) -
         name: ply_megabytes(len(teacher.gaussians), teacher.gaussians.sh_degree)
         for name, teacher in zip(names, teachers)
     }
-    seconds = {name: teacher.record.get("seconds") for name, teacher in zip(names, teachers)}
+    seconds = {name: teacher.seconds for name, teacher in zip(names, teachers)}
     if teachers:
         counts["mean of teachers"], megabytes["mean of teachers"] = (
             sum(counts.values()),

@@ -13,6 +13,8 @@ from nerfstudio.data.datamanagers.full_images_datamanager import (
     FullImageDatamanagerConfig,
 )
 
+from distilled_splat.photos import check_masks, check_photos, first_broken, reading_data
+
 
 @dataclass
 class PortableDatamanagerConfig(FullImageDatamanagerConfig):
@@ -33,6 +35,14 @@ class PortableDatamanager(FullImageDatamanager):
 
     config: PortableDatamanagerConfig
 
+    def __init__(self, config: PortableDatamanagerConfig, *arguments: Any, **options: Any) -> None:
+        folder = config.data or config.dataparser.data
+        with reading_data(folder):
+            super().__init__(config, *arguments, **options)
+            if self.test_mode != "inference":  # an export needs no photos
+                check_photos(self.train_dataparser_outputs)
+                check_photos(self.eval_dataset._dataparser_outputs)
+
     def create_train_dataset(self) -> Any:
         """Build the training set, with transparent photos left as they are."""
         return with_transparency(super().create_train_dataset())
@@ -42,9 +52,16 @@ class PortableDatamanager(FullImageDatamanager):
         return with_transparency(super().create_eval_dataset())
 
     def _load_images(self, split: Literal["train", "eval"], cache_images_device: Literal["cpu", "gpu"]) -> Any:
+        scene = (self.train_dataset if split == "train" else self.eval_dataset)._dataparser_outputs
         # Above 500 photos nerfstudio switches to "cpu", which pins memory and fails without an accelerator;
         # "gpu" means the model's device, which is the CPU's plain memory there.
-        batches = super()._load_images(split, cache_images_device if torch.cuda.is_available() else "gpu")
+        place: Any = cache_images_device if torch.cuda.is_available() else "gpu"
+        with reading_data(self.config.data):
+            try:
+                batches = super()._load_images(split, place)
+            except OSError as error:
+                raise ValueError(f"{first_broken(scene)}: {error}") from error
+            check_masks(batches, scene)
         pixels = sum(batch["image"].numel() for batch in batches)
         for batch in batches:
             if batch["image"].dtype == torch.uint8 and 4 * pixels <= self.config.float_cache_megabytes * 1e6:

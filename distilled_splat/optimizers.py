@@ -26,7 +26,9 @@ class OnePassAdam(torch.optim.Adam):
         """Make one step on every parameter that has a gradient."""
         first = self.param_groups[0]
         plain = not (first["amsgrad"] or first["maximize"] or first["weight_decay"]) and closure is None
-        if not plain or any(p.dtype != torch.float32 or p.device.type != "cpu" for p in first["params"]):
+        for p in first["params"]:
+            plain = plain and p.dtype == torch.float32 and p.device.type == "cpu" and p.is_contiguous()
+        if not plain:
             return super().step(closure)
         from distilled_splat.cpu.adam import adam_step
 

@@ -17,6 +17,8 @@ from nerfstudio.engine.trainer import TrainerConfig
 from distilled_splat.checkpoints import write_json
 
 RECORD_NAME = "distilled_splat.json"
+LONGEST_TEXT = 1 << 24
+"""Characters; a config.yml has about 10 thousand, a record 30 per photo."""
 
 NOT_SETTINGS = {
     "output_dir", "experiment_name", "project_name", "timestamp", "logging", "viewer", "vis", "prompt",
@@ -84,11 +86,27 @@ def scene_fingerprint(scene: DataparserOutputs) -> str:
     return hasher.hexdigest()[:16]
 
 
+def read_text(path: Path) -> str:
+    """Read a small text file of somebody else's.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is no text, or not small.
+    """
+    if not path.is_file():  # a pipe would never end
+        raise FileNotFoundError(path)
+    with path.open(encoding="utf8") as file:
+        text = file.read(LONGEST_TEXT)
+    if len(text) == LONGEST_TEXT:
+        raise ValueError(f"{path} is too long.")
+    return text
+
+
 def read_record(run: Path) -> dict[str, Any]:
     """Return a run folder's record, empty if the run is not one of ours or the record cannot be read."""
     try:
-        content = json.loads((run / RECORD_NAME).read_text(encoding="utf8"))
-    except (OSError, ValueError):
+        content = json.loads(read_text(run / RECORD_NAME))
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

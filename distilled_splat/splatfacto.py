@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Optional
 
 import torch
 from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.model_components.lib_bilagrid import total_variation_loss
 from nerfstudio.models.splatfacto import SplatfactoModel, SplatfactoModelConfig
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -16,6 +17,13 @@ from torch import Tensor
 from distilled_splat.densify import CappedStrategy
 from distilled_splat.gaussians import SH_DEGREE_0, Gaussians
 from distilled_splat.losses import photometric_losses
+from distilled_splat.memory import (
+    COPIES_IN_TRAINING,
+    available_bytes,
+    check_memory,
+    gaussian_bytes,
+    photo_bytes,
+)
 from distilled_splat.render import Rendered, View, render, view_of
 
 GAUSSIAN_PARAMETERS = ("means", "scales", "quats", "features_dc", "features_rest", "opacities")
@@ -139,6 +147,38 @@ class PortableSplatfactoModel(SplatfactoModel):
             verbose=False,
         )
 
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """Get ready to train (only the trainer asks for callbacks), then train as splatfacto does."""
+        self.before_training(training_callback_attributes.trainer)
+        return super().get_training_callbacks(training_callback_attributes)
+
+    def before_training(self, trainer: Any) -> None:
+        """See that the memory is there, the photos being not loaded yet, and that every camera can be rendered.
+
+        Raises:
+            SystemExit: with the estimate of memory, or the type of the camera.
+        """
+        datamanager = trainer.pipeline.datamanager
+        cameras = datamanager.train_dataset.cameras
+        try:
+            check_memory(self.memory_needs(datamanager, self.num_points), available_bytes(self.device))
+            for index in range(len(cameras)):
+                view_of(cameras[index : index + 1])
+        except ValueError as error:
+            raise SystemExit(str(error)) from None
+
+    def memory_needs(self, datamanager: Any, count: int) -> dict[str, int]:
+        """Return the bytes that training so many Gaussians takes on the device, by what they are needed for."""
+        on_device = self.device.type == "cpu" or datamanager.config.cache_images == "gpu"
+        datasets = (datamanager.train_dataset, datamanager.eval_dataset) if on_device else ()
+        count = max(count, self.config.max_gaussians or 0)
+        return {
+            "photos": sum(photo_bytes(dataset, datamanager.config) for dataset in datasets),
+            "Gaussians": gaussian_bytes(count, self.config.sh_degree, COPIES_IN_TRAINING),
+        }
+
     def gaussians(self) -> Gaussians:
         """Return the parameters as Gaussians (the same tensors, with their gradients)."""
         return Gaussians.from_splatfacto(dict(self.gauss_params.items()))
@@ -146,7 +186,8 @@ class PortableSplatfactoModel(SplatfactoModel):
     def set_gaussians(self, parameters: dict[str, Tensor]) -> None:
         """Put other values, of any number of Gaussians, into the parameters that the optimizers hold."""
         for name in GAUSSIAN_PARAMETERS:
-            self.gauss_params[name].data = parameters[name].to(self.device, torch.float32).clone()
+            value = parameters[name].to(self.device, torch.float32)
+            self.gauss_params[name].data = value.clone(memory_format=torch.contiguous_format)
 
     def load_state_dict(self, dict: dict[str, Any], **kwargs: Any) -> Any:  # type: ignore[override]
         """Load a checkpoint of any number of Gaussians into the parameters that the optimizers already hold.

@@ -16,7 +16,10 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import BarColumn, Progress, TextColumn
 
+from distilled_splat.checkpoints import write_beside
+from distilled_splat.faults import writing_to
 from distilled_splat.optimizers import splat_optimizers
+from distilled_splat.photos import check_photos, reading_data
 from distilled_splat.runs import digest, plain, read_record, scene_fingerprint, update_record
 from distilled_splat.splatfacto import PortableSplatfactoModelConfig
 from distilled_splat.student import DistilledModelConfig
@@ -63,7 +66,8 @@ class DistilledTrainer(ResumableTrainer):
         model: Any = self.config.pipeline.model
         if not model.teachers:
             model.teachers = train_teachers(self.as_asked)
-        update_record(self.base_dir, teachers=[str(path) for path in model.teachers])
+        with writing_to(self.base_dir):
+            update_record(self.base_dir, teachers=[str(path.expanduser().absolute()) for path in model.teachers])
         super().setup(test_mode)
 
 
@@ -76,10 +80,10 @@ def parsed_scene(config: ResumableTrainerConfig) -> DataparserOutputs:
     datamanager: Any = copy.deepcopy(config.pipeline.datamanager)
     dataparser = datamanager.dataparser
     dataparser.data = Path(datamanager.data or dataparser.data)
-    try:
-        return dataparser.setup().get_dataparser_outputs(split="train")
-    except (AssertionError, OSError, ValueError, KeyError) as error:
-        raise SystemExit(f"The data in {dataparser.data} cannot be read: {error}") from error
+    with reading_data(dataparser.data):
+        scene = dataparser.setup().get_dataparser_outputs(split="train")
+        check_photos(scene)
+    return scene
 
 
 def teacher_config(student: DistilledTrainerConfig, variant: str, scene: str) -> ResumableTrainerConfig:
@@ -159,7 +163,8 @@ def train_teacher(config: ResumableTrainerConfig, number: int, of: int) -> None:
     if read_record(run).get("finished"):  # the orphan had nothing left to do
         return
     config_path = run / "teacher.yml"
-    config_path.write_text(yaml.dump(config), encoding="utf8")
+    with writing_to(run):
+        write_beside(config_path, lambda path: path.write_text(yaml.dump(config), encoding="utf8"))
     command = [
         sys.executable,
         "-m",
@@ -189,11 +194,10 @@ def train_teacher(config: ResumableTrainerConfig, number: int, of: int) -> None:
         CONSOLE.print(f"Stopped by {reasons[0]}; the same command goes on with this teacher where it was saved.")
         raise SystemExit(EXIT_INTERRUPTED)
     if child.returncode != 0 or not read_record(run).get("finished"):
-        tail = (run / LOG_NAME).read_text(encoding="utf8", errors="replace").strip().splitlines()[-12:]
+        words = (run / LOG_NAME).read_text(encoding="utf8", errors="replace").strip().splitlines() or [""]
         raise SystemExit(
-            "\n".join(tail)
-            + f"\nTeacher {number} of {of} ({config.timestamp}) ended with code {child.returncode} before it was "
-            f"finished; its whole log is {run / LOG_NAME}. The same command goes on from its last checkpoint."
+            f"Teacher {number} of {of} ({config.timestamp}) ended with code {child.returncode}: {words[-1].strip()} "
+            f"Its log is {run / LOG_NAME}. The same command goes on from its last checkpoint."
         )
 
 

@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Literal, Optional
 
 import torch
 from nerfstudio.cameras.cameras import Cameras
-from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from distilled_splat.agreement import check_teachers
+from distilled_splat.agreement import TeacherFrame, check_teachers, in_frame
 from distilled_splat.densify import CappedStrategy
 from distilled_splat.losses import VoxelGrid, structural_loss
+from distilled_splat.memory import LABEL_BYTES_PER_PIXEL, available_bytes, check_memory, gaussian_bytes, pixels
 from distilled_splat.pseudo_labels import PseudoLabels, TeacherEnsemble
 from distilled_splat.readers import Teacher, read_teacher
 from distilled_splat.render import View, downscaled, view_of
@@ -33,8 +33,11 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
 
     _target: type = field(default_factory=lambda: DistilledModel)
     teachers: tuple[Path, ...] = ()
-    """Trained teachers: run folders, config.yml or .ckpt files of splatfacto or of splatfacto-teacher. Without any, a
-    standard, a perturbed and a dropout teacher are trained first."""
+    """Trained teachers: run folders, config.yml or .ckpt files of splatfacto or of splatfacto-teacher, and exported
+    .ply or .spz files of any trainer. Without any, a standard, a perturbed and a dropout teacher are trained first."""
+    teacher_frame: TeacherFrame = "auto"
+    """Frame of teachers that are exported files: that of nerfstudio's runs (ns-export writes it), that of the capture's
+    own poses (most other trainers), or whichever renders more like the photos."""
     keep_fraction: float = 0.12
     """Size of the student, as a fraction of the standard teacher's Gaussians."""
     num_gaussians: Optional[int] = None
@@ -120,14 +123,9 @@ class DistilledModel(PortableSplatfactoModel):
             strategy.refine_stop_iter = 0
         return strategy
 
-    def get_training_callbacks(
-        self, training_callback_attributes: TrainingCallbackAttributes
-    ) -> list[TrainingCallback]:
-        """Call in the teachers (only the trainer asks for callbacks), then train as splatfacto does."""
-        trainer = training_callback_attributes.trainer
-        assert trainer is not None
+    def before_training(self, trainer: Any) -> None:
+        """Call in the teachers."""
         self.meet_teachers(trainer.pipeline.datamanager, trainer.config.max_num_iterations, trainer._start_step == 0)
-        return super().get_training_callbacks(training_callback_attributes)
 
     def meet_teachers(self, datamanager: Any, steps: int, fresh: bool) -> None:
         """Read and check the teachers, fix the size and the schedule, and start from the standard teacher.
@@ -138,12 +136,15 @@ class DistilledModel(PortableSplatfactoModel):
             fresh: whether the run begins, and does not go on from a checkpoint.
 
         Raises:
-            SystemExit: if a teacher cannot be read or does not fit the data.
+            SystemExit: if a teacher cannot be read or does not fit the data, or the memory is too small.
         """
         config = self.config
         try:
             teachers = [read_teacher(path) for path in config.teachers]
-            check_teachers(teachers, datamanager, config.least_teacher_psnr, self.device)
+            self.check_memory(datamanager, teachers)
+            least = config.least_teacher_psnr
+            teachers = [in_frame(item, datamanager, config.teacher_frame, least, self.device) for item in teachers]
+            check_teachers(teachers, datamanager, least, self.device)
         except ValueError as error:
             raise SystemExit(str(error)) from None
         standard = standard_of(teachers)
@@ -164,6 +165,20 @@ class DistilledModel(PortableSplatfactoModel):
             f"Student of {len(teachers)} teachers ({', '.join(teacher.variant for teacher in teachers)}): "
             f"{self.target_count} Gaussians, the standard teacher has {len(standard.gaussians)}."
         )
+
+    def check_memory(self, datamanager: Any, teachers: Sequence[Teacher]) -> None:
+        """Count the teachers and their pseudo labels, too, and a student that starts as large as its teacher."""
+        config = self.config
+        photos = len(datamanager.train_dataset)
+        views = photos * (config.lambda_kd > 0) + config.virtual_views * (config.virtual_fraction > 0)
+        label_bytes = LABEL_BYTES_PER_PIXEL * pixels(datamanager.train_dataset) * views // photos
+        starts_with = len(standard_of(teachers).gaussians) if config.start_from == "teacher" else self.num_points
+        needs = {
+            **self.memory_needs(datamanager, max(starts_with, self.num_points)),
+            "teachers": sum(gaussian_bytes(len(item.gaussians), item.gaussians.sh_degree) for item in teachers),
+            "pseudo labels": min(label_bytes, int(config.label_cache_megabytes * 1e6)),
+        }
+        check_memory(needs, available_bytes(self.device))
 
     def active_sh_degree(self) -> int:
         """A student that starts from a teacher has all degrees of spherical harmonics from the first step."""

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any, Literal, Optional
 
 import torch
+import yaml
 from filelock import FileLock, Timeout
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
 
-from distilled_splat.checkpoints import latest_checkpoint, write_beside, write_json
+from distilled_splat.checkpoints import checkpoint_step, latest_checkpoint, save_tensors, write_beside, write_json
+from distilled_splat.faults import not_finite, writing_to
 from distilled_splat.runs import read_record, settings_fingerprint, unfinished_run, update_record
 from distilled_splat.schedule import scaled_to_run
 
@@ -26,6 +29,8 @@ PROGRESS_NAME = "progress.json"
 PARENT_VARIABLE = "DISTILLED_SPLAT_PARENT"
 """Environment variable with the process that started this one; training stops, saved, when that process is gone."""
 EXIT_INTERRUPTED = 130
+STEPS_PER_CHECK = 10
+"""Steps between two looks at the losses on a GPU, where each look waits for the GPU; on the CPU it costs nothing."""
 
 
 @dataclass
@@ -60,9 +65,16 @@ class ResumableTrainerConfig(TrainerConfig):
             CONSOLE.print(f"Going on with the interrupted run {self.get_base_dir()} from {checkpoint.name}.")
 
     def save_config(self) -> None:
-        """Save config.yml, and beside it the record by which an interrupted run is known again."""
-        super().save_config()
-        update_record(self.get_base_dir(), settings=settings_fingerprint(self), finished=False)
+        """Save config.yml, and beside it the record by which an interrupted run is known again.
+
+        Raises:
+            SystemExit: if the output folder cannot be written to.
+        """
+        run = self.get_base_dir()
+        CONSOLE.log(f"Saving config to: {run / 'config.yml'}")
+        with writing_to(run):
+            write_beside(run / "config.yml", lambda path: path.write_text(yaml.dump(self), encoding="utf8"))
+            update_record(run, settings=settings_fingerprint(self), finished=False)
 
 
 class ResumableTrainer(Trainer):
@@ -80,32 +92,48 @@ class ResumableTrainer(Trainer):
         self.stopped_by: Optional[str] = None
         self.interrupts = interrupts_call(self.stop)
         self.last_done = -1
+        self.losses: dict[str, Tensor] = {}
         self.last_report = 0.0
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         """Set up as nerfstudio does, note what a student must know of a teacher, and report progress at every step.
 
         Raises:
-            SystemExit: if the user interrupts it.
+            SystemExit: if the user interrupts it, or the run folder cannot be written to.
         """
         try:
-            super().setup(test_mode)
+            with writing_to(self.base_dir):
+                super().setup(test_mode)
+                self.note_what_a_student_must_know()
         except KeyboardInterrupt:
             CONSOLE.print("Stopped before the first step. The same command goes on from what is there.")
             raise SystemExit(EXIT_INTERRUPTED) from None
+        self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.after_step))
+        self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.after_train))
+
+    def note_what_a_student_must_know(self) -> None:
+        """Note the kind of teacher and the photos that it sees."""
         model, datamanager = self.config.pipeline.model, self.pipeline.datamanager
         photos = [path.name for path in datamanager.train_dataparser_outputs.image_filenames]  # type: ignore[union-attr]
         update_record(self.base_dir, variant=getattr(model, "variant", "standard"), photos=photos)
-        self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.after_step))
-        self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.after_train))
 
     def train(self) -> None:
         """Train up to `max_num_iterations` steps in all.
 
         Raises:
-            SystemExit: if another process trains in this folder, or when interrupted (after saving).
+            SystemExit: if another process trains in this folder, when interrupted (after saving), if the training
+                explodes, or if the folder cannot be written to.
         """
         lock = lock_run(self.base_dir)
+        found = latest_checkpoint(self.checkpoint_dir)
+        if found is not None and checkpoint_step(found) >= self._start_step:
+            lock.release()
+            raise SystemExit(
+                f"Another process has trained in {self.base_dir} since this one began, or with other settings: give "
+                "the same command again to go on from there, or another --timestamp."
+            )
+        for left_by_a_kill in self.base_dir.glob(".*.part"):
+            left_by_a_kill.unlink()
         total = self.config.max_num_iterations
         self.started_at = time.monotonic()
         self.step = self._start_step - 1
@@ -116,7 +144,7 @@ class ResumableTrainer(Trainer):
             # OpenMP threads that wait for torch's next small operation would take the cores from our kernels' threads
             torch.set_num_threads(1)
         try:
-            with self.interrupts:
+            with self.interrupts, writing_to(self.base_dir):
                 super().train()
         finally:
             torch.set_num_threads(threads)
@@ -140,8 +168,44 @@ class ResumableTrainer(Trainer):
         CONSOLE.print(f"Stopped by {self.stopped_by}; saved after {done} steps. The same command goes on from there.")
         raise SystemExit(EXIT_INTERRUPTED)
 
+    def train_iteration(self, step: int) -> Any:
+        """Train one step, and look whether its losses are numbers.
+
+        Raises:
+            SystemExit: if one is not.
+        """
+        loss, losses, metrics = super().train_iteration(step)
+        self.losses = {name: value.detach() for name, value in losses.items()}
+        if self.device == "cpu" or step % STEPS_PER_CHECK == 0:
+            self.refuse_explosion(step, self.losses, {})
+        return loss, losses, metrics
+
+    def refuse_explosion(self, step: int, losses: dict[str, Tensor], parameters: dict[str, Tensor]) -> None:
+        """End the training, unsaved, if a loss or a parameter is NaN or infinite.
+
+        Raises:
+            SystemExit: naming the step, the number and the last good checkpoint.
+        """
+        fault = not_finite(losses, parameters)
+        if fault is None:
+            return
+        checkpoint = latest_checkpoint(self.checkpoint_dir)
+        left = "There is no checkpoint yet"
+        if checkpoint is not None:
+            left = f"The same command goes on from the last good checkpoint, {checkpoint}; if it happens again"
+        raise SystemExit(
+            f"The training exploded in step {step}: {fault}. {left}: lower the learning rates "
+            "(--optimizers.scales.optimizer.lr and the others)."
+        )
+
     def save_checkpoint(self, step: int) -> None:
-        """Save the model and the optimizers, whole or not at all, and only then remove older checkpoints."""
+        """Save the model and the optimizers, whole or not at all, and only then remove older checkpoints.
+
+        Raises:
+            SystemExit: if a number in it is none.
+        """
+        model: Any = self.pipeline.model
+        self.refuse_explosion(step, self.losses, dict(model.gauss_params.items()))
         path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
         content = {
             "step": step,
@@ -151,7 +215,7 @@ class ResumableTrainer(Trainer):
             "scalers": self.grad_scaler.state_dict(),
         }
         # nerfstudio takes every name in the checkpoint folder for a checkpoint, a temporary one too
-        write_beside(path, lambda temporary: torch.save(content, temporary), scratch=self.base_dir)
+        write_beside(path, lambda temporary: save_tensors(content, temporary), scratch=self.base_dir)
         if self.config.save_only_latest_checkpoint:
             for older in self.checkpoint_dir.glob("step-*.ckpt"):
                 if older != path:
@@ -227,12 +291,13 @@ def lock_run(run: Path, patience: float = 0) -> FileLock:
         patience: seconds to wait for another process to leave it.
 
     Raises:
-        SystemExit: if another process trains there.
+        SystemExit: if another process trains there, or nothing can be written there.
     """
-    run.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run / ".lock")
     try:
-        lock.acquire(timeout=patience)
+        with writing_to(run):
+            run.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=patience)
     except Timeout:
         raise SystemExit(f"Another process is training in {run}: wait for it, or stop it.") from None
     return lock

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
+from kill_at_random import round_of_kills
 from PIL import Image
 from plyfile import PlyData
 from tiny import scalars
@@ -440,3 +442,29 @@ def test_interruptions_leave_finished_teachers_and_make_no_more_folders(interrup
     assert story.others_untouched
     assert len(runs(story.output, "splatfacto-teacher")) == 3
     assert len(runs(story.output, "distilled-splatfacto")) == 1
+
+
+def test_kills_at_random_moments_lose_nothing(scene: Path, trained: Trained, tmp_path: Path) -> None:
+    """A few of the kills of `kill_at_random.py`; the teachers are there already."""
+    method = tmp_path / "scene" / "splatfacto-teacher"
+    for run in trained.teachers:
+        shutil.copytree(run, method / run.name)
+    before = state_of([method])
+    story = round_of_kills(scene, tmp_path, kills=2, chance=random.Random(0), longest=16)
+    assert story.rounds == 1
+    assert state_of([method]) == before
+
+
+def test_of_two_commands_at_once_one_trains_and_the_other_says_so(
+    scene: Path, trained: Trained, tmp_path: Path
+) -> None:
+    teachers = ("--pipeline.model.teachers", *trained.teachers, "--timestamp", "mine")
+    both = [train(tmp_path / f"log {number}", scene, tmp_path, *teachers) for number in range(2)]
+    codes = sorted(command.process.wait(PATIENCE) for command in both)
+    assert codes == [0, 1], [command.output() for command in both]
+    (loser,) = [command.output() for command in both if command.process.returncode == 1]
+    reasons = ("Another process is training in", "Another process has trained in", "holds a finished run")
+    assert sum(says(loser, reason) for reason in reasons) == 1
+    assert "Traceback" not in loser
+    (run,) = runs(tmp_path, "distilled-splatfacto")
+    assert read_record(run)["finished"] is True and count_in(run) == trained.promised

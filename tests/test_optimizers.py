@@ -71,6 +71,15 @@ def test_a_gradient_that_is_a_view_is_taken_as_it_stands() -> None:
     torch.testing.assert_close(parameter, reference)
 
 
+def test_a_parameter_that_is_not_contiguous_is_optimised_too() -> None:
+    parameter, reference = torch.nn.Parameter(torch.zeros(3, 40).T), torch.nn.Parameter(torch.zeros(40, 3))
+    parameter.grad = torch.randn(40, 3)
+    reference.grad = parameter.grad.clone()
+    OnePassAdam([parameter], lr=0.1).step()
+    torch.optim.Adam([reference], lr=0.1).step()
+    torch.testing.assert_close(parameter.contiguous(), reference)
+
+
 def test_learning_rates_are_splatfactos() -> None:
     from nerfstudio.configs.method_configs import method_configs
 

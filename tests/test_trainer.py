@@ -216,3 +216,14 @@ def test_several_devices_are_refused(scene: Path, tmp_path: Path) -> None:
     config = tiny_config(splatfacto_teacher, scene, tmp_path)
     with pytest.raises(SystemExit, match=r"--machine\.num-devices is 2"):
         config.setup(world_size=2)
+
+
+def test_a_run_that_another_process_finished_meanwhile_is_left_alone(scene: Path, tmp_path: Path) -> None:
+    late, early = (tiny_config(splatfacto_teacher, scene, tmp_path, 4) for _ in range(2))
+    late.timestamp = early.timestamp = "mine"
+    waiting = prepared(late)
+    run = trained(early).base_dir
+    before = (run / "nerfstudio_models" / "step-000000003.ckpt").read_bytes()
+    assert "Another process has trained in" in left_with(waiting)
+    assert (run / "nerfstudio_models" / "step-000000003.ckpt").read_bytes() == before
+    assert read_record(run)["finished"] is True

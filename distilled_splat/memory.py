@@ -1,0 +1,60 @@
+"""How much memory a training needs, and whether it is there, before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import psutil
+import torch
+from nerfstudio.utils.rich_utils import CONSOLE
+
+COPIES_IN_TRAINING = 4
+"""Of each parameter of a Gaussian: itself, its gradient, and Adam's two moments."""
+LABEL_BYTES_PER_PIXEL = 8
+"""A pseudo label keeps colour and the light that passes in 16 bits each."""
+
+
+def photo_bytes(dataset: Any, config: Any) -> int:
+    """Return what a dataset's photos take in the cache of a PortableDatamanagerConfig, three values a pixel."""
+    values = 3 * pixels(dataset)
+    as_floats = config.cache_images_type == "float32" or 4 * values <= config.float_cache_megabytes * 1e6
+    return values * (4 if as_floats else 1)
+
+
+def pixels(dataset: Any) -> int:
+    """Return the number of pixels of all photos of a dataset."""
+    return int((dataset.cameras.width.long() * dataset.cameras.height.long()).sum())
+
+
+def gaussian_bytes(count: int, sh_degree: int, copies: int = 1) -> int:
+    """Return what Gaussians take: 59 floats each with degree 3 of harmonics, 14 without any."""
+    return copies * count * 4 * (11 + 3 * (sh_degree + 1) ** 2)
+
+
+def available_bytes(device: torch.device | str) -> int:
+    """Return the memory that is free on a device; on the CPU, what the system could hand out without swapping."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def check_memory(needs: Mapping[str, int], available: int) -> None:
+    """Print what a training needs at least, and refuse it if that is not there.
+
+    Args:
+        needs: bytes by what they are needed for.
+        available: bytes there are.
+
+    Raises:
+        ValueError: with the estimate.
+    """
+    total = sum(needs.values())
+    parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in needs.items())
+    estimate = f"at least {total / 1e9:.2f} GB of memory ({parts}), and {available / 1e9:.2f} GB are free"
+    if total > available:
+        raise ValueError(
+            f"This run needs {estimate}: use smaller photos (--pipeline.datamanager.camera-res-scale-factor), fewer "
+            "Gaussians (--pipeline.model.max-gaussians) or smaller or fewer teachers."
+        )
+    CONSOLE.print(f"This run needs {estimate}.")

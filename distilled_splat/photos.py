@@ -1,0 +1,103 @@
+"""Look at the photos before hours are spent on them: what is wrong with the data is told in one sentence, by file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Optional
+
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from PIL import Image
+
+DATA_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What nerfstudio's dataparsers let escape when a capture is not as they expect."""
+MODES = ("L", "RGB", "RGBA")
+"""Pixel formats that nerfstudio reads as they are meant; of a palette it would take the numbers for colours."""
+
+
+@contextmanager
+def reading_data(folder: Optional[Path]) -> Iterator[None]:
+    """Tell in one sentence that a capture cannot be read.
+
+    Raises:
+        SystemExit: instead of whatever nerfstudio raises.
+    """
+    try:
+        yield
+    except DATA_ERRORS as error:
+        words = " ".join(str(error).split())[:400]
+        raise SystemExit(f"The data in {folder} cannot be read ({type(error).__name__}: {words}).") from error
+
+
+def check_photos(scene: DataparserOutputs) -> None:
+    """See that every photo and mask is there, can be opened, and has the size that its camera says.
+
+    Only the files' headers are read, a fraction of a millisecond each.
+
+    Raises:
+        ValueError: naming the file, what is wrong with it and what to do.
+    """
+    sizes = zip(scene.cameras.width.flatten().tolist(), scene.cameras.height.flatten().tolist())
+    masks: Sequence[Optional[Path]] = scene.mask_filenames or [None] * len(scene.image_filenames)
+    for photo, mask, size in zip(scene.image_filenames, masks, sizes):
+        found, mode = header_of(photo)
+        if found != size:
+            raise ValueError(
+                f"{photo} has {found[0]} x {found[1]} pixels, and its camera says {size[0]} x {size[1]}: scale "
+                "one of them"
+            )
+        if mode not in MODES:
+            raise ValueError(f"{photo} is stored as {mode}, not as RGB, RGBA or grey: convert it to RGB")
+        if mask is not None and header_of(mask)[0] != found:
+            raise ValueError(f"the mask {mask} has another size than its photo {photo}: scale it")
+
+
+def header_of(path: Path) -> tuple[tuple[int, int], str]:
+    """Return width and height in pixels, and the pixel format.
+
+    Raises:
+        ValueError: if the file is missing or no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.size, image.mode
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: restore it, or leave its frame out") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be opened as a picture ({' '.join(str(error).split())})") from error
+
+
+def first_broken(scene: DataparserOutputs) -> Optional[Path]:
+    """Return the first photo or mask whose pixels cannot be read, or None."""
+    for path in (*scene.image_filenames, *(scene.mask_filenames or ())):
+        try:
+            with Image.open(path) as image:
+                image.load()
+        except (OSError, SyntaxError, ValueError):
+            return path
+    return None
+
+
+def check_masks(photos: Sequence[dict[str, Any]], scene: DataparserOutputs) -> None:
+    """Refuse a mask that leaves nothing of its photo.
+
+    Raises:
+        ValueError: naming both.
+    """
+    for index, photo in enumerate(photos):
+        if "mask" in photo and not bool(photo["mask"].any()):
+            name = scene.mask_filenames[index] if scene.mask_filenames else "its mask"
+            raise ValueError(
+                f"{name} leaves nothing of {scene.image_filenames[index]}: mend the mask, or leave both out"
+            )

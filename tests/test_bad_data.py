@@ -1,0 +1,162 @@
+"""Captures that something is wrong with: one sentence that names the file, before any training."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_agreement import refusal
+from tiny import prepared, tiny_config, tiny_student, tiny_teacher, trained
+
+from distilled_splat.config import distilled_splatfacto, splatfacto_teacher
+from distilled_splat.stages import parsed_scene
+
+
+@pytest.fixture
+def capture(scene: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(scene, tmp_path / "a capture, ü"))
+
+
+def edit(capture: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    meta = json.loads((capture / "transforms.json").read_text())
+    change(meta)
+    (capture / "transforms.json").write_text(json.dumps(meta))
+
+
+def photo(capture: Path) -> Path:
+    return capture / "images" / "0002.png"
+
+
+def redraw(capture: Path, size: tuple[int, int] = (64, 48), mode: str = "RGB") -> None:
+    Image.new(mode, size).save(photo(capture))
+
+
+def mask(capture: Path, value: int = 0, size: tuple[int, int] = (64, 48), frames: int = 1) -> None:
+    Image.new("L", size, value).save(capture / "mask.png")
+    Image.new("L", (64, 48), 255).save(capture / "whole.png")
+
+    def change(meta: dict[str, Any]) -> None:
+        for number, frame in enumerate(meta["frames"]):
+            frame["mask_path"] = "mask.png" if number == frames else "whole.png"
+
+    edit(capture, change)
+
+
+FAULTS: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
+    "a photo is missing": (lambda capture: photo(capture).unlink(), ("0002.png is missing",)),
+    "the first photo is missing": (lambda capture: (capture / "images" / "0001.png").unlink(), ("0001.png",)),
+    "a photo is a text": (lambda capture: photo(capture).write_text("no"), ("0002.png cannot be opened as a picture",)),
+    "a photo is empty": (lambda capture: photo(capture).write_bytes(b""), ("0002.png cannot be opened",)),
+    "a photo has another size": (
+        lambda capture: redraw(capture, (63, 48)),
+        ("0002.png has 63 x 48 pixels, and its camera says 64 x 48",),
+    ),
+    "a photo has a palette": (lambda capture: redraw(capture, mode="P"), ("0002.png is stored as P", "convert it")),
+    "a photo has one bit": (lambda capture: redraw(capture, mode="1"), ("0002.png is stored as 1",)),
+    "a photo has 16 bits": (lambda capture: redraw(capture, mode="I;16"), ("0002.png is stored as I;16",)),
+    "a mask is missing": (
+        lambda capture: (mask(capture, 255), (capture / "mask.png").unlink()),
+        ("mask.png is missing",),
+    ),
+    "a mask has another size": (lambda capture: mask(capture, 255, (32, 24)), ("mask.png has another size",)),
+    "no transforms": (lambda capture: (capture / "transforms.json").unlink(), ("cannot be read",)),
+    "transforms are no JSON": (lambda capture: (capture / "transforms.json").write_text("{"), ("cannot be read",)),
+    "no frames": (lambda capture: edit(capture, lambda meta: meta.pop("frames")), ("cannot be read", "frames")),
+    "empty frames": (lambda capture: edit(capture, lambda meta: meta.update(frames=[])), ("cannot be read",)),
+    "a pose of the wrong shape": (
+        lambda capture: edit(capture, lambda meta: meta["frames"][3].update(transform_matrix=[[1, 0], [0, 1]])),
+        ("cannot be read",),
+    ),
+    "no focal length": (lambda capture: edit(capture, lambda meta: meta.pop("fl_x")), ("cannot be read", "fx not")),
+    "a single photo": (
+        lambda capture: edit(capture, lambda meta: meta.update(frames=meta["frames"][:1])),
+        ("cannot be read",),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_one_sentence_for_a_teacher_and_before_the_first_teacher(
+    capture: Path, tmp_path: Path, fault: str
+) -> None:
+    make, words = FAULTS[fault]
+    make(capture)
+    sentence = refusal(tiny_config(splatfacto_teacher, capture, tmp_path))
+    assert all(word in sentence for word in (str(capture), *words)), sentence
+    with pytest.raises(SystemExit) as refused:
+        parsed_scene(tiny_config(distilled_splatfacto, capture, tmp_path))
+    assert all(word in str(refused.value.code) for word in (str(capture), *words)), refused.value.code
+
+
+def left_in_training(config: Any) -> str:
+    """Train, and return the sentence with which that ends."""
+    with pytest.raises(SystemExit) as left:
+        trained(config)
+    assert isinstance(left.value.code, str) and "\n" not in left.value.code
+    return left.value.code
+
+
+def test_a_photo_that_breaks_off_is_named(capture: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(photo(capture))
+    photo(capture).write_bytes(photo(capture).read_bytes()[:5000])
+    sentence = left_in_training(tiny_config(splatfacto_teacher, capture, tmp_path))
+    assert str(photo(capture)) in sentence and "cannot be read" in sentence
+
+
+def test_a_mask_that_leaves_nothing_is_named(capture: Path, tmp_path: Path) -> None:
+    mask(capture, 0)
+    sentence = left_in_training(tiny_config(splatfacto_teacher, capture, tmp_path))
+    assert f"{capture / 'mask.png'} leaves nothing of {photo(capture)}" in sentence
+
+
+def test_without_points_a_splat_begins_at_random(capture: Path, tmp_path: Path) -> None:
+    edit(capture, lambda meta: meta.pop("ply_file_path"))
+    teacher = tiny_teacher(capture, tmp_path, num_random=300)
+    assert teacher.pipeline.model.num_points == 300
+
+
+def test_no_point_in_the_file_of_points_is_as_good_as_no_file(capture: Path, tmp_path: Path) -> None:
+    points = (capture / "sparse_pc.ply").read_bytes()
+    head = points[: points.index(b"end_header\n") + 11].replace(b"element vertex 400", b"element vertex 0")
+    (capture / "sparse_pc.ply").write_bytes(head)
+    teacher = tiny_teacher(capture, tmp_path, num_random=300)
+    assert teacher.pipeline.model.num_points == 300
+
+
+def test_distorted_photos_are_undistorted_for_teacher_and_student(capture: Path, tmp_path: Path) -> None:
+    edit(capture, lambda meta: meta.update(k1=0.05, k2=0.01, p1=0.001, p2=0.001))
+    teacher = tiny_teacher(capture, tmp_path / "teacher")
+    student = trained(tiny_student(capture, tmp_path / "student", (teacher.base_dir,), num_gaussians=20))
+    view, item = student.pipeline.model.views[0], student.pipeline.datamanager.cached_train[0]
+    assert (view.height, view.width) == tuple(item["image"].shape[:2])
+    assert student.pipeline.model.num_points == 20
+
+
+@pytest.mark.parametrize("model", ["EQUIRECTANGULAR", "ORTHOPHOTO"])
+def test_cameras_that_are_no_pinholes_are_refused_by_name(
+    capture: Path, tmp_path: Path, teachers: tuple[Path, ...], model: str
+) -> None:
+    edit(capture, lambda meta: meta.update(camera_model=model))
+    assert model in refusal(tiny_config(splatfacto_teacher, capture, tmp_path))
+    assert model in refusal(tiny_student(capture, tmp_path, teachers))
+
+
+def test_paths_with_spaces_and_letters_of_any_script(capture: Path, tmp_path: Path) -> None:
+    odd = capture.rename(tmp_path / 'снимки 写真 \'n "q"')
+    (odd / "images").rename(odd / "bilder ß")
+
+    def change(meta: dict[str, Any]) -> None:
+        for frame in meta["frames"]:
+            frame["file_path"] = frame["file_path"].replace("images", "bilder ß")
+
+    edit(odd, change)
+    teacher = tiny_teacher(odd, tmp_path / "out dir ñ")
+    student = prepared(tiny_student(odd, tmp_path / "out dir ñ", (teacher.base_dir,)))
+    assert student.pipeline.model.num_points == 400

@@ -1,0 +1,130 @@
+"""Exported files as teachers: ns-export's, and the same splat in the capture's own frame."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from exports import columns_of, ply_bytes, same, write_ply
+from nerfstudio.scripts.exporter import ExportGaussianSplat
+from tiny import tiny_student, tiny_teacher, trained
+
+from distilled_splat.frames import moved
+from distilled_splat.gaussians import Gaussians
+from distilled_splat.readers import read_frame, read_teacher
+
+STEPS = 250
+"""Enough to tell a splat that stands in the right place from one that does not."""
+LEAST = 15.0
+"""The default."""
+
+
+@dataclasses.dataclass
+class Exports:
+    """A scene whose recorded poses are far from nerfstudio's frame, a teacher of it, and its export in both frames."""
+
+    scene: Path
+    run: Path
+    nerfstudio: Path
+    capture: Path
+
+
+def to_the_capture(gaussians: Gaussians, run: Path) -> Gaussians:
+    """Take a splat from the frame of a run to that of the capture's own poses."""
+    frame = read_frame(run)
+    assert frame is not None
+    turn, offset, scale = frame[0][:, :3], frame[0][:, 3:], frame[1]
+    return moved(gaussians, torch.cat((turn.T, -scale * turn.T @ offset), dim=1), 1 / scale)
+
+
+@pytest.fixture(scope="module")
+def exports(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Exports:
+    folder = tmp_path_factory.mktemp("exports")
+    turned = Path(shutil.copytree(scene, folder / "scene"))
+    meta = json.loads((turned / "transforms.json").read_text())
+    # what ns-process-data notes when it has turned a capture: recorded y and z are -z and y of the file
+    meta["applied_transform"] = [[1, 0, 0, 0.5], [0, 0, -1, 2.0], [0, 1, 0, 0]]
+    meta["applied_scale"] = 0.5
+    (turned / "transforms.json").write_text(json.dumps(meta))
+    run = tiny_teacher(turned, folder / "run", iterations=STEPS).base_dir
+    ExportGaussianSplat(load_config=run / "config.yml", output_dir=folder / "export").main()
+    nerfstudio = folder / "export" / "splat.ply"
+    capture = write_ply(folder / "capture.ply", to_the_capture(read_teacher(nerfstudio).gaussians, run))
+    return Exports(turned, run, nerfstudio, capture)
+
+
+def words(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what was printed, without the line breaks that nerfstudio's console puts in."""
+    return "".join(capsys.readouterr().out.split())
+
+
+def student(exports: Exports, output: Path, *teachers: Path, **options: Any) -> Any:
+    return tiny_student(exports.scene, output, teachers, 4, num_gaussians=37, **options)
+
+
+def test_an_export_is_the_run_that_it_was_made_from(exports: Exports) -> None:
+    export, run = read_teacher(exports.nerfstudio), read_teacher(exports.run)
+    kept = run.gaussians.logit_opacities >= -5.5373  # ns-export leaves out what is fainter
+    assert same(export.gaussians, run.gaussians[kept])
+
+
+def test_one_student_of_a_run_and_of_exports_in_both_frames(
+    exports: Exports, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = trained(student(exports, tmp_path, exports.run, exports.nerfstudio, exports.capture))
+    output = words(capsys)
+    assert f"{exports.nerfstudio}istakentobeinthenerfstudioframe" in output
+    assert f"{exports.capture}istakentobeinthecaptureframe" in output
+    assert trainer.pipeline.model.num_points == 37
+    run, nerfstudio, capture = trainer.pipeline.model.distillation[0].ensemble.members
+    kept = run.logit_opacities >= -5.5373
+    assert same(nerfstudio, run[kept]) and same(capture, dataclasses.replace(nerfstudio, quats=capture.quats), 1e-4)
+    figures = [float(value) for value in re.findall(r"([\d.]+)dBinthe", output)]
+    assert figures[0] - figures[1] > 1 and figures[3] == pytest.approx(figures[0], abs=0.11)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_any_number_of_teachers_of_any_size(exports: Exports, tmp_path: Path, count: int) -> None:
+    gaussians = read_teacher(exports.nerfstudio).gaussians
+    sizes = [len(gaussians) // (place + 1) for place in range(count)]
+    paths = [write_ply(tmp_path / f"{size}.ply", gaussians[torch.arange(size)]) for size in sizes]
+    trainer = trained(student(exports, tmp_path, *paths, teacher_frame="nerfstudio"))
+    assert [len(member) for member in trainer.pipeline.model.distillation[0].ensemble.members] == sizes
+    assert trainer.pipeline.model.num_points == 37
+
+
+def test_a_frame_that_is_named_is_taken_and_measured(exports: Exports, tmp_path: Path) -> None:
+    model = trained(student(exports, tmp_path / "named", exports.capture, teacher_frame="capture")).pipeline.model
+    expected = read_teacher(exports.nerfstudio).gaussians
+    assert torch.allclose(model.distillation[0].ensemble.members[0].means, expected.means, atol=1e-4)
+    with pytest.raises(SystemExit, match=r"capture\.ply does not fit this data: its renders agree .* dB only"):
+        trained(student(exports, tmp_path, exports.capture, teacher_frame="nerfstudio", least_teacher_psnr=LEAST))
+
+
+def test_a_splat_that_fits_in_neither_frame_is_refused_with_both_figures(exports: Exports, tmp_path: Path) -> None:
+    gaussians = read_teacher(exports.nerfstudio).gaussians
+    white = dataclasses.replace(gaussians, sh_dc=gaussians.sh_dc + 5)
+    path = write_ply(tmp_path / "white.ply", white)
+    with pytest.raises(SystemExit) as refused:
+        trained(student(exports, tmp_path, exports.run, path, least_teacher_psnr=LEAST))
+    sentence = str(refused.value.code)
+    assert re.search(r"to [\d.-]+ dB in the nerfstudio frame and [\d.-]+ dB in the capture frame only", sentence)
+    assert str(path) in sentence and "--pipeline.model.teacher-frame" in sentence and "\n" not in sentence
+
+
+def test_colours_that_overflow_to_nan_fit_nowhere(exports: Exports, tmp_path: Path) -> None:
+    """No number in the file is infinite, but sums of them are; and NaN compares as neither less nor more."""
+    columns = columns_of(read_teacher(exports.nerfstudio).gaussians)
+    absurd = {name: value * 0 + (-1) ** i * 3e38 for i, (name, value) in enumerate(columns.items()) if "f_" in name}
+    path = tmp_path / "absurd.ply"
+    path.write_bytes(ply_bytes({**columns, **absurd}))
+    with pytest.raises(SystemExit, match=r"does not fit this data: .* nan dB in the nerfstudio frame"):
+        trained(student(exports, tmp_path / "auto", path, least_teacher_psnr=LEAST))
+    with pytest.raises(SystemExit, match=r"does not fit this data: .* to nan dB only"):
+        trained(student(exports, tmp_path, path, least_teacher_psnr=LEAST, teacher_frame="nerfstudio"))

@@ -1,0 +1,96 @@
+"""Gaussians that move with their cameras look the same."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from exports import cloud, same
+from gsplat.utils import normalized_quat_to_rotmat
+from scenes import dense_scene
+
+from distilled_splat.frames import harmonics_rotation, moved
+from distilled_splat.gaussians import Gaussians
+from distilled_splat.render import View, render
+
+
+def rotation(seed: int) -> torch.Tensor:
+    """A random rotation, [3, 3]."""
+    q, r = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+    q = q * torch.sign(torch.diagonal(r))
+    return q * torch.linalg.det(q)
+
+
+def transform_of(seed: int, stretch: float = 1.0) -> torch.Tensor:
+    offset = torch.randn(3, 1, generator=torch.Generator().manual_seed(seed + 50), dtype=torch.float64)
+    return torch.cat((stretch * rotation(seed), 3 * offset), dim=1)
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize(("seed", "scale", "stretch"), [(1, 1.0, 1.0), (2, 0.3, 1.0), (3, 2.0, 1.7)])
+def test_the_same_view_before_and_after_is_the_same_picture(
+    degree: int, seed: int, scale: float, stretch: float
+) -> None:
+    scene = dense_scene(degree=degree, seed=seed)
+    gaussians = Gaussians(
+        scene.means, scene.quats, scene.scales.log(), torch.logit(scene.opacities), scene.colors[:, 0],
+        scene.colors[:, 1:],
+    )  # fmt: skip
+    transform = transform_of(seed, stretch)
+    turn = transform[:, :3] / stretch
+    # a camera at p looking along R stands at scale (A p + t) and looks along A R / stretch
+    viewmat = scene.viewmats[0].double()
+    place = scale * (transform[:, :3] @ (-viewmat[:3, :3].T @ viewmat[:3, 3]) + transform[:, 3])
+    after = torch.eye(4, dtype=torch.float64)
+    after[:3, :3] = viewmat[:3, :3] @ turn.T
+    after[:3, 3] = -after[:3, :3] @ place
+    views = [View(matrix.float(), scene.Ks[0], scene.width, scene.height) for matrix in (viewmat, after)]
+    first = render(gaussians, views[0])
+    second = render(moved(gaussians, transform, scale), views[1])
+    unturned = render(moved(gaussians, torch.eye(3, 4), 1.0), views[1])
+    difference = (first.color - second.color).abs()
+    # where an alpha sits on the 1/255 cutoff, rounding decides
+    assert float(difference.mean()) < 1e-5 and float(difference.max()) < 0.01
+    assert float((first.color - unturned.color).abs().mean()) > 0.01
+
+
+def test_harmonics_turn_as_a_group_and_keep_their_length() -> None:
+    one, other = rotation(1), rotation(2)
+    product = harmonics_rotation(one, 4) @ harmonics_rotation(other, 4)
+    assert torch.allclose(harmonics_rotation(one @ other, 4), product, atol=1e-5)
+    assert torch.allclose(product @ product.T, torch.eye(25), atol=1e-5)
+    assert torch.allclose(harmonics_rotation(torch.eye(3, dtype=torch.float64), 4), torch.eye(25), atol=1e-5)
+
+
+def test_moving_back_changes_nothing() -> None:
+    gaussians, transform, scale = cloud(50, degree=4), transform_of(4), 0.4
+    turn, offset = transform[:, :3], transform[:, 3:]
+    back = torch.cat((turn.T, -scale * turn.T @ offset), dim=1)
+    again = moved(moved(gaussians, transform, scale), back, 1 / scale)
+    sign = torch.sign((again.quats * gaussians.quats).sum(-1, keepdim=True))
+    assert same(Gaussians(again.means, again.quats * sign, *list(vars(again).values())[2:]), gaussians, 2e-5)
+
+
+def test_a_mirrored_frame_mirrors_ellipsoids_and_colours() -> None:
+    gaussians = cloud(20, degree=3)
+    mirror = torch.diag(torch.tensor([1.0, -1.0, 1.0])).double()
+    other = moved(gaussians, torch.cat((mirror, torch.zeros(3, 1)), dim=1), 1.0)
+
+    def covariance(of: Gaussians) -> torch.Tensor:
+        axes = normalized_quat_to_rotmat(torch.nn.functional.normalize(of.quats, dim=-1)) * of.log_scales.exp()[:, None]
+        return axes @ axes.transpose(1, 2)
+
+    assert torch.allclose(covariance(other), mirror.float() @ covariance(gaussians) @ mirror.float(), rtol=1e-4)
+    # in 3DGS's basis the orders below zero are odd in y
+    odd = torch.cat([torch.arange(-band, band + 1) for band in range(1, 4)]) < 0
+    assert torch.allclose(other.sh_rest, gaussians.sh_rest * torch.where(odd, -1.0, 1.0)[:, None], atol=1e-5)
+
+
+def test_a_frame_that_distorts_is_refused() -> None:
+    for matrix in (torch.diag(torch.tensor([1.0, 1.0, 2.0])), torch.zeros(3, 3), torch.full((3, 3), math.nan)):
+        with pytest.raises(ValueError, match="it distorts shapes"):
+            moved(cloud(), torch.cat((matrix, torch.zeros(3, 1)), dim=1), 1.0)
+    for scale in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="no change of frame"):
+            moved(cloud(), torch.eye(3, 4), scale)
