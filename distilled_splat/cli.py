@@ -7,7 +7,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Optional, Union
+from typing import Annotated, Literal, Optional, Union
 
 import tyro
 
@@ -45,6 +45,75 @@ class Compare:
 
 
 @dataclass
+class Export:
+    """Write a trained splat as a file for viewers and editors, and measure what the format loses."""
+
+    load_config: Path
+    """config.yml of a run of distilled-splatfacto or splatfacto-teacher."""
+    output_dir: Optional[Path] = None
+    """Folder for splat.ply, splat.sog and so on; export/ in the run's folder if not given."""
+    format: Optional[Literal["ply", "compressed-ply", "splat", "spz", "sog", "all"]] = None
+    """Format of the file; all writes every one. Without it: ply, or with --target-mb whichever loses least."""
+    sh_degree: Literal[0, 1, 2, 3, 4] = 4
+    """Leave out the spherical harmonics above this degree. A .splat holds none, the compressed formats up to 3."""
+    target_mb: Optional[float] = None
+    """Write one file of at most this many megabytes (10^6 bytes): the format and the degree that lose least."""
+    frame: Literal["nerfstudio", "capture"] = "nerfstudio"
+    """World of the file: that of ns-export, or the capture's (COLMAP's) before nerfstudio turned and scaled it."""
+    measure: bool = True
+    """Read each file back and measure it on the held-out photos; --no-measure needs no photos."""
+
+    def run(self) -> None:
+        """Write the files and print their table."""
+        from rich.console import Console
+
+        from distilled_splat.export import export, export_within, print_files
+        from distilled_splat.splat_files import FORMATS
+
+        folder = self.output_dir or self.load_config.parent / "export"
+        everything = self.format == "all" or (self.format is None and self.target_mb is not None)
+        kinds = tuple(FORMATS) if everything else (self.format or "ply",)
+        console = Console(soft_wrap=True, highlight=False)
+        if self.target_mb is None:
+            files = export(self.load_config, folder, kinds, self.sh_degree, self.frame, self.measure)
+            print_files(files, console)
+            for file in files:
+                console.print(f"{file.path}")
+            return
+        if not self.target_mb > 0 or not self.measure:
+            raise ValueError(
+                "--target-mb takes a positive number of megabytes, and it cannot choose with --no-measure."
+            )
+        best, fitting = export_within(self.load_config, folder, kinds, self.sh_degree, self.frame, self.target_mb)
+        print_files(fitting, console)
+        console.print(
+            f"Of these {best.kind} with spherical harmonics of degree {best.sh_degree} loses least "
+            f"({best.lost:.2f} dB, {best.megabytes:.3f} of {self.target_mb:g} MB): {best.path}"
+        )
+
+
+@dataclass
+class Report:
+    """Write one HTML page about a run: table, rate-distortion plot, training curves, pictures to slide over."""
+
+    load_config: Path
+    """config.yml of a run of distilled-splatfacto."""
+    results: Optional[Path] = None
+    """results.json of `bench quality`: its controls of the same scene are shown beside the student."""
+    output: Optional[Path] = None
+    """File to write; report.html in the run's folder if not given."""
+
+    def run(self) -> None:
+        """Write the page and say where it is."""
+        from rich.console import Console
+
+        from distilled_splat.report import write_report
+
+        path = write_report(self.load_config, self.results, self.output)
+        Console(soft_wrap=True, highlight=False).print(f"The report: {path}")
+
+
+@dataclass
 class Demo:
     """Make a scene, distil it, and show what came of it; all on the CPU if there is no GPU."""
 
@@ -70,6 +139,8 @@ Bench = Annotated[
 Command = Union[
     Annotated[Demo, tyro.conf.subcommand("demo")],
     Annotated[Compare, tyro.conf.subcommand("compare")],
+    Annotated[Export, tyro.conf.subcommand("export")],
+    Annotated[Report, tyro.conf.subcommand("report")],
     Bench,
 ]
 

@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import Any, Optional
 
 import torch
-from nerfstudio.utils.eval_utils import eval_setup
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from distilled_splat.agreement import in_frame, psnr
 from distilled_splat.checkpoints import write_json
+from distilled_splat.gallery import unique_names
+from distilled_splat.held_out import FinishedRun, open_run
 from distilled_splat.losses import l1_and_ssim
 from distilled_splat.pseudo_labels import TeacherEnsemble
-from distilled_splat.readers import Teacher, read_teacher
-from distilled_splat.render import view_of
-from distilled_splat.runs import read_record
-from distilled_splat.splatfacto import PortableSplatfactoModel, ply_megabytes
+from distilled_splat.readers import read_teacher
+from distilled_splat.splatfacto import ply_megabytes
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,6 @@ class Comparison:
     pictures: list[dict[str, Tensor]]
 
 
-@torch.no_grad()
 def compare(config_path: Path, teacher_paths: Optional[Sequence[Path]] = None) -> Comparison:
     """Render every held-out view with each teacher, with their mean and with the student.
 
@@ -64,32 +62,30 @@ def compare(config_path: Path, teacher_paths: Optional[Sequence[Path]] = None) -
     Raises:
         ValueError: if a teacher cannot be read, or the run is not one of our methods.
     """
-    _, pipeline, _, _ = eval_setup(config_path, test_mode="test")
-    model: Any = pipeline.model
-    if not isinstance(model, PortableSplatfactoModel):
-        raise ValueError(f"{config_path} is a run of {type(model).__name__}: give one of distilled-splatfacto.")
-    run = config_path.parent
-    record = read_record(run)
+    return compare_run(open_run(config_path), teacher_paths)
+
+
+@torch.no_grad()
+def compare_run(run: FinishedRun, teacher_paths: Optional[Sequence[Path]] = None) -> Comparison:
+    """Compare the student of a run that is open; see `compare`."""
+    model, record = run.model, run.record
     paths = [Path(path) for path in (record.get("teachers", ()) if teacher_paths is None else teacher_paths)]
-    datamanager: Any = pipeline.datamanager
     frame: Any = getattr(model.config, "teacher_frame", "auto")
-    teachers = [in_frame(read_teacher(path), datamanager, frame, -math.inf, model.device) for path in paths]
+    teachers = [in_frame(read_teacher(path), run.datamanager, frame, -math.inf, model.device) for path in paths]
     ensemble = TeacherEnsemble(teachers, model.device)
     names = unique_names(teachers)
 
     scores: dict[str, list[tuple[float, float]]] = {}
     pictures = []
-    for camera, batch in datamanager.fixed_indices_eval_dataloader:
-        outputs = model.get_outputs_for_camera(camera)
-        background = outputs["background"]
-        photo = model.photo(batch, background)
-        images = {name: rendered.over(background) for name, rendered in zip(names, ensemble.renders(view_of(camera)))}
+    for held in run.held_out():
+        renders = ensemble.renders(held.view)
+        images = {name: rendered.over(held.background) for name, rendered in zip(names, renders)}
         if images:
             images["mean of teachers"] = torch.stack(list(images.values())).mean(dim=0)
-        images["student"] = outputs["rgb"]
+        images["student"] = run.image(held)
         for name, image in images.items():
-            scores.setdefault(name, []).append((psnr(image, photo), float(l1_and_ssim(image, photo)[1])))
-        pictures.append({"photo": photo, **images})
+            scores.setdefault(name, []).append((psnr(image, held.photo), float(l1_and_ssim(image, held.photo)[1])))
+        pictures.append({"photo": held.photo, **images})
 
     counts = {name: len(teacher.gaussians) for name, teacher in zip(names, teachers)}
     megabytes = {
@@ -110,15 +106,6 @@ def compare(config_path: Path, teacher_paths: Optional[Sequence[Path]] = None) -
         mean_psnr, mean_ssim = torch.tensor(values).mean(dim=0).tolist()
         rows.append(Row(name, counts[name], megabytes[name], mean_psnr, mean_ssim, seconds.get(name)))
     return Comparison(rows, pictures)
-
-
-def unique_names(teachers: Sequence[Teacher]) -> list[str]:
-    """Name teachers by their kind, with a number where a kind comes more than once."""
-    kinds = [teacher.variant for teacher in teachers]
-    return [
-        f"{kind} teacher" + (f" {kinds[: place + 1].count(kind)}" if kinds.count(kind) > 1 else "")
-        for place, kind in enumerate(kinds)
-    ]
 
 
 def print_table(rows: Sequence[Row], console: Console) -> None:

@@ -74,3 +74,9 @@ def harmonics(degree: int, directions: Tensor) -> Tensor:
     """Evaluate the basis of 3DGS at unit directions [N, 3]: nerfstudio's, with odd orders negated (Condon-Shortley)."""
     orders = torch.cat([torch.arange(-band, band + 1) for band in range(degree + 1)])
     return components_from_spherical_harmonics(degree + 1, directions) * torch.where(orders % 2 == 0, 1.0, -1.0)
+
+
+def inverse(transform: Tensor, scale: float) -> tuple[Tensor, float]:
+    """Return the transform [3, 4] and the scale with which `moved` undoes a move."""
+    back = torch.linalg.inv(transform[:, :3].double())
+    return torch.cat((back, -scale * back @ transform[:, 3:].double()), dim=1).to(transform), 1 / scale

@@ -81,6 +81,10 @@ class Gaussians:
         """Return the same Gaussians on another device."""
         return Gaussians(*(getattr(self, field.name).to(device) for field in fields(self)))
 
+    def detach(self) -> Gaussians:
+        """Return the same numbers, out of reach of gradients."""
+        return Gaussians(*(getattr(self, field.name).detach() for field in fields(self)))
+
     @property
     def sh_degree(self) -> int:
         """The highest degree of spherical harmonics that the coefficients hold."""

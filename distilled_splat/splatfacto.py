@@ -24,7 +24,7 @@ from distilled_splat.memory import (
     gaussian_bytes,
     photo_bytes,
 )
-from distilled_splat.render import Rendered, View, render, view_of
+from distilled_splat.render import Rendered, View, rasterizer_for, render, view_of
 
 GAUSSIAN_PARAMETERS = ("means", "scales", "quats", "features_dc", "features_rest", "opacities")
 STEPS_PER_PSNR = 10
@@ -116,6 +116,9 @@ class PortableSplatfactoModel(SplatfactoModel):
                 self.gauss_params["features_dc"].data = (colors - 0.5) / SH_DEGREE_0
             else:
                 self.gauss_params["features_dc"].data = torch.logit(colors, eps=1e-10)
+        if not torch.cuda.is_available():
+            # here, because the viewer interrupts its renders anywhere, and a half imported numba is broken for good
+            rasterizer_for(torch.device("cpu"))
         self.strategy = self.build_strategy()
         self.strategy_state = self.strategy.initialize_state(scene_scale=1.0)
         self.known_views: dict[tuple[int, int], View] = {}

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Optional
@@ -68,7 +69,31 @@ class DistilledTrainer(ResumableTrainer):
             model.teachers = train_teachers(self.as_asked)
         with writing_to(self.base_dir):
             update_record(self.base_dir, teachers=[str(path.expanduser().absolute()) for path in model.teachers])
+            note_teachers(self.as_asked, model.teachers)
         super().setup(test_mode)
+
+    def after_train(self, step: int) -> None:
+        """Note that the run is finished, and write its report."""
+        super().after_train(step)
+        if self.stopped_by is None:
+            self.report()
+
+    def report(self) -> None:
+        """Write the run's report; whatever goes wrong with it, the run is finished."""
+        from distilled_splat.report import report_of_trainer
+
+        try:
+            CONSOLE.print(f"The report: {report_of_trainer(self)}", soft_wrap=True)
+        except Exception as error:
+            CONSOLE.print(f"The run is finished, but its report could not be written ({error}).", soft_wrap=True)
+
+
+def note_teachers(student: DistilledTrainerConfig, teachers: Sequence[Path]) -> None:
+    """Name a student's teachers in its config.yml, where ns-viewer and ns-eval find them."""
+    known = copy.deepcopy(student)
+    known.pipeline.model.teachers = tuple(path.expanduser().absolute() for path in teachers)  # type: ignore[attr-defined]
+    content = yaml.dump(known)
+    write_beside(known.get_base_dir() / "config.yml", lambda path: path.write_text(content, encoding="utf8"))
 
 
 def parsed_scene(config: ResumableTrainerConfig) -> DataparserOutputs:

@@ -12,15 +12,23 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from distilled_splat.agreement import TeacherFrame, check_teachers, in_frame
+from distilled_splat.agreement import TeacherFrame, check_teachers, in_frame, psnr
 from distilled_splat.densify import CappedStrategy
+from distilled_splat.gallery import Gallery, error_picture
+from distilled_splat.gaussians import Gaussians
 from distilled_splat.losses import VoxelGrid, structural_loss
 from distilled_splat.memory import LABEL_BYTES_PER_PIXEL, available_bytes, check_memory, gaussian_bytes, pixels
 from distilled_splat.pseudo_labels import PseudoLabels, TeacherEnsemble
 from distilled_splat.readers import Teacher, read_teacher
 from distilled_splat.render import View, downscaled, view_of
 from distilled_splat.simplify import Measure, count_after_cut, cut_steps, importance, resize
-from distilled_splat.splatfacto import STEPS_PER_PSNR, PortableSplatfactoModel, PortableSplatfactoModelConfig
+from distilled_splat.splatfacto import (
+    STEPS_PER_PSNR,
+    PortableSplatfactoModel,
+    PortableSplatfactoModelConfig,
+    ply_megabytes,
+)
+from distilled_splat.viewer import StudentControls
 from distilled_splat.virtual_views import views_between
 
 LEAST_LOGIT_OPACITY = -5.53
@@ -116,6 +124,15 @@ class DistilledModel(PortableSplatfactoModel):
 
     config: DistilledModelConfig
 
+    def populate_modules(self) -> None:
+        """Build the splat, and what the viewer shows of it."""
+        super().populate_modules()
+        self.gallery = Gallery(self.config.teachers, self.config.teacher_frame)
+        self.controls = StudentControls(self.gaussians)
+        # nerfstudio's viewer finds its elements among the model's attributes
+        self.viewer_panel, self.viewer_connection = self.controls.panel, self.controls.connection
+        self.viewer_export = self.controls.button
+
     def build_strategy(self) -> CappedStrategy:
         """Return splatfacto's densification for a student that starts from points, and none for the other."""
         strategy = super().build_strategy()
@@ -153,10 +170,13 @@ class DistilledModel(PortableSplatfactoModel):
         wanted = config.virtual_views if config.virtual_fraction > 0 else 0
         self.all_views = [*self.views, *views_between(self.views, wanted)]
         # a tuple is invisible to torch.nn.Module and to the viewer's search for controls
-        self.distillation = (PseudoLabels(TeacherEnsemble(teachers, self.device), config.label_cache_megabytes),)
+        ensemble = TeacherEnsemble(teachers, self.device)
+        self.distillation = (PseudoLabels(ensemble, config.label_cache_megabytes),)
+        self.gallery.meet(ensemble)
         self.grid = VoxelGrid.around(standard.gaussians.means.to(self.device), config.structure_resolution)
         self.teacher_histogram = self.grid.histogram(standard.gaussians.means.to(self.device))
         self.target_count = config.num_gaussians or max(round(config.keep_fraction * len(standard.gaussians)), 1)
+        self.controls.target = self.target_count
         self.cut_steps = cut_steps(config.cuts, config.first_cut, config.last_cut)
         self.last_step = steps - 1
         if fresh and config.start_from == "teacher":
@@ -192,6 +212,39 @@ class DistilledModel(PortableSplatfactoModel):
         if virtual and self.step % STEPS_PER_PSNR and float(torch.rand(())) < self.config.virtual_fraction:
             self.view_index = len(self.views) + int(torch.randint(virtual, ()))
         return downscaled(self.all_views[self.view_index], self._get_downscale_factor())
+
+    def get_outputs(self, camera: Cameras) -> dict[str, Any]:
+        """Render one camera; in evaluation the teachers' renders of it can be asked for, too (see `Gallery`)."""
+        outputs = super().get_outputs(camera)
+        if self.training or not isinstance(camera, Cameras):
+            return outputs
+        self.controls.show_size(self.num_points, ply_megabytes(self.num_points, self.config.sh_degree))
+        return self.gallery.outputs(
+            outputs,
+            student=self.cropped(self.gaussians().detach()),
+            view=view_of(camera.reshape((1,))),
+            background=self._get_background_color(),
+            antialiased=self.config.rasterize_mode == "antialiased",
+            crop=self.cropped,
+        )
+
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Any], batch: dict[str, Any]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Add, when the teachers are at hand, the PSNR against their mean, and pictures of it and of the error."""
+        metrics, images = super().get_image_metrics_and_images(outputs, batch)
+        self.controls.show_psnr(metrics["psnr"], self.step)
+        if self.gallery.is_complete:
+            metrics["psnr_ensemble"] = psnr(outputs["rgb"], outputs["ensemble"])
+            images["student"], images["ensemble"] = outputs["rgb"], outputs["ensemble"]
+            images["error"] = error_picture(outputs["error"])
+        return metrics, images
+
+    def cropped(self, gaussians: Gaussians) -> Gaussians:
+        """Leave out what lies outside the viewer's box, if there is one."""
+        if self.crop_box is None:
+            return gaussians
+        return gaussians[self.crop_box.within(gaussians.means).reshape(-1)]
 
     def image_losses(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return L_color on the photo and lambda_kd L_color on the pseudo label, the latter alone without a photo."""

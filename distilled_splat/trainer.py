@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -71,10 +73,11 @@ class ResumableTrainerConfig(TrainerConfig):
             SystemExit: if the output folder cannot be written to.
         """
         run = self.get_base_dir()
+        command = shlex.join(["ns-train", *sys.argv[1:]])
         CONSOLE.log(f"Saving config to: {run / 'config.yml'}")
         with writing_to(run):
             write_beside(run / "config.yml", lambda path: path.write_text(yaml.dump(self), encoding="utf8"))
-            update_record(run, settings=settings_fingerprint(self), finished=False)
+            update_record(run, settings=settings_fingerprint(self), finished=False, command=command)
 
 
 class ResumableTrainer(Trainer):

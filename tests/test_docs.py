@@ -1,0 +1,113 @@
+"""Every command in the docs is one that the real command lines take, and the example of a teacher trains."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tyro
+from tiny import CPU, tiny_config, tiny_parser, tiny_student, trained
+
+from distilled_splat.pseudo_labels import TeacherEnsemble
+from distilled_splat.readers import read_teacher
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Return the fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf8"), re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[Any]:
+    """Return the lines of all shell blocks, with the page that each stands on."""
+    found = []
+    for page in PAGES:
+        for block in blocks(page, "bash"):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if words:
+                    found.append(pytest.param(words, id=f"{page.name}: {line[:60]}"))
+    return found
+
+
+def parser_of(program: str) -> Any:
+    """Return what a program parses its command line into."""
+    if program == "ns-train":
+        from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
+
+        return AnnotatedBaseConfigUnion
+    if program == "ns-viewer":
+        from nerfstudio.scripts.viewer.run_viewer import RunViewer
+
+        return RunViewer
+    if program == "ns-eval":
+        from nerfstudio.scripts.eval import ComputePSNR
+
+        return ComputePSNR
+    if program == "ns-export":
+        from nerfstudio.scripts.exporter import Commands
+
+        return Commands
+    if program == "ns-render":
+        from nerfstudio.scripts.render import Commands as RenderCommands
+
+        return RenderCommands
+    if program == "distilled-splat":
+        from distilled_splat.cli import Command
+
+        return Command
+    raise AssertionError(f"no page may tell people to run {program}: its command line is not known here")
+
+
+@pytest.mark.parametrize("words", commands())
+def test_a_command_in_the_docs_is_one(words: list[str], example: Any) -> None:
+    while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+        words = words[1:]
+    program, *arguments = words
+    if program == "make":
+        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert arguments and set(arguments) <= set(targets)
+    elif program == "pip":
+        asked = re.findall(r"\[(\w+)\]", " ".join(arguments))
+        extras = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]")[2]
+        assert arguments[0] == "install" and all(re.search(rf"^{name} = \[", extras, re.MULTILINE) for name in asked)
+    elif program == "export":
+        assert all("=" in word for word in arguments)
+    elif arguments[:1] == [example.config.method_name]:
+        known = {name: example.config for name in (example.config.method_name, "another")}
+        tyro.cli(tyro.extras.subcommand_type_from_defaults(known), args=arguments)
+    else:
+        tyro.cli(parser_of(program), args=arguments)
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The method in the example of docs/extending.md, imported from the file that it says it is."""
+    (code,) = blocks(ROOT / "docs" / "extending.md", "python")
+    folder = tmp_path_factory.mktemp("example")
+    (folder / "my_teacher.py").write_text(code)
+    sys.path.insert(0, str(folder))
+    try:
+        yield importlib.import_module("my_teacher").method
+    finally:
+        sys.path.remove(str(folder))
+        sys.modules.pop("my_teacher", None)
+
+
+def test_a_teacher_of_another_kind_trains_and_teaches(
+    scene: Path, teachers: tuple[Path, ...], example: Any, tmp_path: Path
+) -> None:
+    trainer = trained(tiny_config(example, scene, tmp_path / "teacher", iterations=8, parser=tiny_parser()))
+    assert trainer.base_dir.parent.name == "noisy-teacher"
+    teacher = read_teacher(trainer.base_dir)
+    assert len(TeacherEnsemble([teacher], CPU).members) == 1
+    student = trained(tiny_student(scene, tmp_path / "student", (teachers[0], trainer.base_dir), num_gaussians=300))
+    assert len(read_teacher(student.base_dir).gaussians) == 300

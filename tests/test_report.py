@@ -1,0 +1,155 @@
+"""The report: whole in one file, right in its numbers, there at the end of a run, and harmless to it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import chromium, picture, wait_until
+from tiny import tiny_student, trained
+
+from distilled_splat import cli
+from distilled_splat.compare import compare
+from distilled_splat.report import REPORT_NAME, read_results
+from distilled_splat.runs import read_record, update_record
+
+CONTROL = {
+    "scene": "scene", "row": "no <teachers>", "fraction": 0.12, "seed": 3, "gaussians": 321, "megabytes": 0.08,
+    "psnr": 12.34, "ssim": 0.567, "seconds": 8.0,
+}  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Collects a page's words, and all that it would fetch."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.fetched: list[str] = []
+        self.open: list[str] = []
+        self.feed(content)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "link", "img", "input", "br"):
+            self.open.append(tag)
+        self.fetched += [
+            f"{value}"
+            for name, value in attrs
+            if name in ("src", "href", "xlink:href") and not f"{value}".startswith("#")
+        ]
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.open and self.open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if not {"script", "style"}.intersection(self.open):
+            self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def student(scene: Path, teachers: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a student that has just been trained."""
+    config = tiny_student(scene, tmp_path_factory.mktemp("reported"), teachers, num_gaussians=300)
+    config.steps_per_eval_image = 2
+    return trained(config).base_dir
+
+
+def test_a_run_ends_with_its_report(student: Path) -> None:
+    content = (student / REPORT_NAME).read_text(encoding="utf8")
+    words = " ".join(" ".join(Page(content).words).split())
+    for row in compare(student / "config.yml").rows:
+        assert f"{row.name} {row.gaussians:,} {row.megabytes:.2f} {row.psnr:.2f} {row.ssim:.4f}" in words
+    assert "300 Gaussians" in words
+    for title in ("PSNR on a held-out photo", "loss on the pseudo label", "structural loss"):
+        assert title in content
+    assert read_record(student)["command"] in words
+    assert "torch" in words and "nerfstudio 1." in words
+
+
+def test_the_report_fetches_nothing(student: Path) -> None:
+    content = (student / REPORT_NAME).read_text(encoding="utf8")
+    assert all(address.startswith("data:") for address in Page(content).fetched)
+    assert not re.findall(r"url\((?!#)|@import|fetch\(|XMLHttpRequest", content)
+
+
+def test_controls_of_the_benchmark_are_rows(
+    student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = {**CONTROL, "scene": "another", "row": "elsewhere"}
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps({"setting": {}, "results": [CONTROL, other]}))
+    arguments = (
+        "report",
+        "--load-config",
+        student / "config.yml",
+        "--results",
+        results,
+        "--output",
+        tmp_path / "r.html",
+    )
+    monkeypatch.setattr(sys, "argv", ["distilled-splat", *map(str, arguments)])
+    cli.main()
+    content = (tmp_path / "r.html").read_text(encoding="utf8")
+    words = " ".join(" ".join(Page(content).words).split())
+    assert "no <teachers>, 12 %, seed 3 321 0.08 12.34 0.5670 8" in words and "<teachers>" not in content
+    assert "elsewhere" not in words
+    assert f"{tmp_path / 'r.html'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"results": 3}', '{"results": [{}]}', '{"results": [[]]}', "\x00"])
+def test_other_files_are_no_results(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"results\.json is no results\.json of `distilled-splat bench quality`"):
+        read_results(path)
+
+
+def test_a_report_that_fails_leaves_the_run_finished(
+    scene: Path, teachers: tuple[Path, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder lies where the report would be written."""
+    config = tiny_student(scene, tmp_path, teachers, num_gaussians=300)
+    config.timestamp = "run"
+    (config.output_dir / "scene" / config.method_name / "run" / REPORT_NAME / "in the way").mkdir(parents=True)
+    trainer = trained(config)
+    assert read_record(trainer.base_dir)["finished"] is True
+    assert "its report could not be written" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_run_without_teachers_and_logs_has_a_report_too(student: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from distilled_splat.report import write_report
+
+    bare = tmp_path / "bare"
+    shutil.copytree(student, bare, ignore=shutil.ignore_patterns("events.*", REPORT_NAME))
+    update_record(bare, teachers=[], command=None)
+    words = " ".join(Page(write_report(bare / "config.yml").read_text(encoding="utf8")).words)
+    assert "300 Gaussians" in words and "mean of teachers" not in words and "Training" not in words
+
+
+@pytest.mark.slow
+def test_the_slider_and_a_phone(student: Path) -> None:
+    with chromium(1000, 900) as page:
+        page.get((student / REPORT_NAME).resolve().as_uri())
+        wait_until(lambda: page.execute_script("return document.getElementById('right').naturalWidth"), "the pictures")
+        page.execute_script("document.getElementById('pair').scrollIntoView()")
+        half = picture(page)
+        move = "const cut = document.getElementById('cut'); cut.value = 5; cut.dispatchEvent(new Event('input'))"
+        page.execute_script(move)
+        wait_until(lambda: np.abs(picture(page) - half).mean() > 0.05, "the line's move")
+        before = page.execute_script("return document.getElementById('right').src")
+        choose = "const name = document.getElementById('right-name'); name.value = 'photo';"
+        page.execute_script(choose + "name.dispatchEvent(new Event('change'))")
+        assert page.execute_script("return document.getElementById('right').src") != before
+        for width in (1000, 390):
+            size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+            page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            assert page.execute_script("return document.documentElement.scrollWidth") <= width
+        assert not page.get_log("browser")
