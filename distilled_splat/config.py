@@ -64,6 +64,7 @@ distilled_splatfacto_paper = MethodSpecification(
                 cuts=1,
                 importance="weight",
                 cut_sampling=True,
+                structure_weight=1.0,
                 structure_every=500,
             ),
         )

@@ -58,8 +58,9 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     """Part of the steps that render a view between training cameras, where there is only a pseudo label."""
     virtual_views: int = 250
     """Number of such views; each is rendered by the teachers once."""
-    structure_weight: float = 1.0
-    """Weight of the structural loss between the voxel histograms of student and standard teacher."""
+    structure_weight: float = 0.0
+    """Weight of the structural loss between the voxel histograms of student and standard teacher; 1 in the paper. Off,
+    because a student that starts from that teacher is a little worse with it; see docs/method.md."""
     structure_every: int = 10
     """Steps between two applications of the structural loss (not scaled with the run); 0 switches it off."""
     structure_resolution: int = 128
