@@ -89,7 +89,7 @@ def report_of_trainer(trainer: Any) -> Path:
         if isinstance(logger, writer.TensorboardWriter):
             logger.tb_writer.flush()
     pipeline = trainer.pipeline
-    record = read_record(trainer.base_dir)
+    record = {**read_record(trainer.base_dir), "seconds": trainer.seconds_trained()}
     pipeline.eval()
     try:
         return write_report_of(

@@ -73,10 +73,10 @@ class DistilledTrainer(ResumableTrainer):
         super().setup(test_mode)
 
     def after_train(self, step: int) -> None:
-        """Note that the run is finished, and write its report."""
-        super().after_train(step)
+        """Write the run's report, and then note that the run is finished: a kill in between costs a new report only."""
         if self.stopped_by is None:
             self.report()
+        super().after_train(step)
 
     def report(self) -> None:
         """Write the run's report; whatever goes wrong with it, the run is finished."""

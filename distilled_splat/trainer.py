@@ -255,8 +255,11 @@ class ResumableTrainer(Trainer):
 
     def note_in_record(self, finished: bool) -> None:
         """Keep the run's state and the seconds it has trained in all."""
-        seconds = read_record(self.base_dir).get("seconds", 0) + time.monotonic() - self.started_at
-        update_record(self.base_dir, finished=finished, seconds=round(seconds, 1))
+        update_record(self.base_dir, finished=finished, seconds=self.seconds_trained())
+
+    def seconds_trained(self) -> float:
+        """Return the seconds that the run has trained in all, however often it was interrupted."""
+        return round(read_record(self.base_dir).get("seconds", 0) + time.monotonic() - self.started_at, 1)
 
 
 class interrupts_call:

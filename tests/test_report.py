@@ -55,7 +55,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def student(scene: Path, teachers: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a student that has just been trained."""
-    config = tiny_student(scene, tmp_path_factory.mktemp("reported"), teachers, num_gaussians=300)
+    config = tiny_student(scene, tmp_path_factory.mktemp("reported"), teachers, num_gaussians=300, structure_weight=1.0)
     config.steps_per_eval_image = 2
     return trained(config).base_dir
 
