@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +16,15 @@ from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from distilled_splat.checkpoints import latest_checkpoint, write_beside, write_json
+from distilled_splat.processes import EXIT_INTERRUPTED, interrupts_call, is_orphan, is_started_by_us
 from distilled_splat.runs import read_record, settings_fingerprint, unfinished_run, update_record
 from distilled_splat.schedule import scaled_to_run
 
 PROGRESS_NAME = "progress.json"
-PARENT_VARIABLE = "DISTILLED_SPLAT_PARENT"
-"""Environment variable with the process that started this one; training stops, saved, when that process is gone."""
-EXIT_INTERRUPTED = 130
+WEIGHT_OF_A_PSNR = 0.1
+"""Share of one photo in the moving average of the PSNR."""
+SECONDS_FOR_AN_ORPHAN = 30
+"""How long a training whose command was killed may take to save and leave."""
 
 
 @dataclass
@@ -81,6 +80,7 @@ class ResumableTrainer(Trainer):
         self.interrupts = interrupts_call(self.stop)
         self.last_done = -1
         self.last_report = 0.0
+        self.psnr: Optional[torch.Tensor] = None
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         """Set up as nerfstudio does, note what a student must know of a teacher, and report progress at every step.
@@ -105,7 +105,10 @@ class ResumableTrainer(Trainer):
         Raises:
             SystemExit: if another process trains in this folder, or when interrupted (after saving).
         """
-        lock = lock_run(self.base_dir)
+        if is_orphan():
+            raise SystemExit(EXIT_INTERRUPTED)
+        # what trained here for a command that was killed may not have left yet
+        lock = lock_run(self.base_dir, SECONDS_FOR_AN_ORPHAN if is_started_by_us() else 0)
         total = self.config.max_num_iterations
         self.started_at = time.monotonic()
         self.step = self._start_step - 1
@@ -122,6 +125,14 @@ class ResumableTrainer(Trainer):
             torch.set_num_threads(threads)
             self.config.max_num_iterations = total
             lock.release()
+
+    def train_iteration(self, step: int) -> Any:
+        """Train one step, and keep a moving average of the PSNR, which one photo alone would let jump about."""
+        outcome = super().train_iteration(step)
+        if "psnr" in outcome[2]:
+            psnr = outcome[2]["psnr"].detach()
+            self.psnr = psnr if self.psnr is None else torch.lerp(self.psnr, psnr, WEIGHT_OF_A_PSNR)
+        return outcome
 
     def stop(self, reason: str) -> None:
         """Ask for the end of training after the step in hand."""
@@ -162,8 +173,7 @@ class ResumableTrainer(Trainer):
         self.last_done = step
         if self.stopped_by is not None:
             self.stop_training = True  # nerfstudio takes back a stop from before its loop
-        parent = os.environ.get(PARENT_VARIABLE)
-        if parent is not None and os.getppid() != int(parent):
+        if is_orphan():
             self.stop("the end of the command that started this training")
         now = time.monotonic()
         if now - self.last_report < 1 and step + 1 < self._start_step + self.config.max_num_iterations:
@@ -178,6 +188,7 @@ class ResumableTrainer(Trainer):
                 "steps": self._start_step + self.config.max_num_iterations,
                 "seconds_left": round((now - self.started_at) / done * remaining, 1),
                 "gaussians": self.pipeline.model.num_points,  # type: ignore[union-attr]
+                "psnr": None if self.psnr is None else round(float(self.psnr), 2),
             },
         )
 
@@ -190,33 +201,6 @@ class ResumableTrainer(Trainer):
         """Keep the run's state and the seconds it has trained in all."""
         seconds = read_record(self.base_dir).get("seconds", 0) + time.monotonic() - self.started_at
         update_record(self.base_dir, finished=finished, seconds=round(seconds, 1))
-
-
-class interrupts_call:
-    """Within this context, the first Ctrl-C or SIGTERM calls `stop(reason)`; a second one acts as usual."""
-
-    def __init__(self, stop: Any) -> None:
-        self.stop = stop
-        self.previous: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.previous[number] = signal.signal(number, self.handle)
-
-    def handle(self, number: int, frame: Any) -> None:
-        """Pass the first signal on as a request, and give the next ones back to their former handlers."""
-        self.restore()
-        self.stop(signal.Signals(number).name)
-
-    def restore(self) -> None:
-        """Put the former handlers back."""
-        while self.previous:
-            signal.signal(*self.previous.popitem())
-
-    def __exit__(self, *exception: object) -> None:
-        self.restore()
 
 
 def lock_run(run: Path, patience: float = 0) -> FileLock:
