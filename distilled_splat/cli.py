@@ -13,6 +13,7 @@ import tyro
 
 from distilled_splat.bench.quality import QualityBench
 from distilled_splat.bench.step import StepBench
+from distilled_splat.sweep.command import Sweep
 
 
 @dataclass
@@ -70,6 +71,7 @@ Bench = Annotated[
 Command = Union[
     Annotated[Demo, tyro.conf.subcommand("demo")],
     Annotated[Compare, tyro.conf.subcommand("compare")],
+    Annotated[Sweep, tyro.conf.subcommand("sweep")],
     Bench,
 ]
 
