@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,15 @@ def teachers(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
         trainer = tiny_teacher(scene, output / variant, iterations=12, variant=variant)
         runs.append(trainer.base_dir)
     return tuple(runs)
+
+
+@pytest.fixture(scope="session")
+def two_nodes() -> Iterator[str]:
+    """The address of a Ray cluster of two nodes with one processor each."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'distilled-splat[ray]'")
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes.add_node(num_cpus=1)
+    yield str(nodes.address)
+    nodes.shutdown()
