@@ -41,7 +41,18 @@ def two_nodes() -> Iterator[str]:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'distilled-splat[ray]'")
     from ray.cluster_utils import Cluster
 
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    nodes.add_node(num_cpus=1)
+    def started(attempts: int = 5) -> Cluster:
+        nodes = Cluster()
+        try:
+            nodes.add_node(num_cpus=1, include_dashboard=False)
+            nodes.add_node(num_cpus=1)
+        except Exception:  # Ray gives a node half a minute to start, which is little on a busy machine
+            nodes.shutdown()
+            if attempts == 1:
+                raise
+            return started(attempts - 1)
+        return nodes
+
+    nodes = started()
     yield str(nodes.address)
     nodes.shutdown()

@@ -90,16 +90,18 @@ class Cluster:
         """Connect.
 
         Raises:
-            ValueError: if there is no cluster at the address.
+            ValueError: if there is no cluster at the address, or none can be started.
         """
+        host, _, port = (self.address or "").rpartition(":")
         try:
-            host, _, port = (self.address or "").rpartition(":")
             if port.isdigit():  # Ray itself would try for minutes
                 socket.create_connection((host, int(port)), SECONDS_TO_ANSWER).close()
             if not ray.is_initialized():
                 ray.init(address=self.address, log_to_driver=False, configure_logging=False)
                 self.ours = True
-        except OSError as error:
+        except Exception as error:  # of Ray some are of no class of their own
+            if self.address is None:
+                raise ValueError(f"Ray could not be started on this machine: {error}") from error
             raise ValueError(
                 f"No Ray cluster answers at {self.address}: {error}. Give the address that ray start --head printed."
             ) from error
