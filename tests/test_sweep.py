@@ -166,6 +166,10 @@ class Swept:
         return {path: path.stat().st_mtime_ns for path in (self.output / "runs").rglob("*") if path.is_file()}
 
 
+PATIENCE = 1800
+"""Seconds after which a sweep is taken for stuck."""
+
+
 def start(scene: Path, output: Path, *arguments: str) -> subprocess.Popen[bytes]:
     """Start a sweep of one size."""
     command = [
@@ -179,7 +183,10 @@ def start(scene: Path, output: Path, *arguments: str) -> subprocess.Popen[bytes]
 
 def ended(output: Path, process: subprocess.Popen[bytes]) -> Swept:
     """Wait for the end of a sweep, and see that it ended well."""
-    code = process.wait(timeout=600)
+    try:
+        code = process.wait(PATIENCE)
+    finally:
+        process.terminate()
     words = (output / "words").read_text()
     assert code == 0, words
     return Swept(output, words)
