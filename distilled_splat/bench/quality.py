@@ -87,11 +87,12 @@ class QualityBench:
         for row in self.rows:
             if row not in known:
                 raise ValueError(f"There is no row {row!r}: choose from {', '.join(map(repr, known))}.")
+        setting = self.setting()
         results: list[dict[str, Any]] = []
         for scene in self.data:
             for result in self.scene_results(scene):
                 results.append(result)
-                write_json(self.output / "results.json", {"setting": self.setting(), "results": results})
+                write_json(self.output / "results.json", {"setting": setting, "results": results})
             self.picture(scene)
         write_report(self.output, results)
 
@@ -130,7 +131,7 @@ class QualityBench:
     def scene_results(self, scene: Path) -> Iterator[dict[str, Any]]:
         """Train and measure one scene's teachers and students, one after the other."""
         kinds = [kind for kind in KINDS if self.wanted(kind.row)]
-        names = ["standard", "perturbed", "dropout"]
+        names = [*THREE_KINDS]
         if any("standard 2" in kind.teachers for kind in kinds):
             names += ["standard 2", "standard 3"]
         teachers = {name: self.train_teacher(scene, name, place) for place, name in enumerate(names)}
