@@ -7,7 +7,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from distilled_splat.cpu.harmonics import MAX_DEGREE
+from distilled_splat.cpu.bases import MAX_DEGREE
 from distilled_splat.cpu.tiles import CHANNELS, TILE
 
 RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
