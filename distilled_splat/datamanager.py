@@ -13,6 +13,7 @@ from nerfstudio.data.datamanagers.full_images_datamanager import (
     FullImageDatamanagerConfig,
 )
 
+from distilled_splat.memory import kept_as_floats
 from distilled_splat.photos import check_masks, check_photos, first_broken, reading_data
 
 
@@ -62,10 +63,10 @@ class PortableDatamanager(FullImageDatamanager):
             except OSError as error:
                 raise ValueError(f"{first_broken(scene)}: {error}") from error
             check_masks(batches, scene)
-        pixels = sum(batch["image"].numel() for batch in batches)
-        for batch in batches:
-            if batch["image"].dtype == torch.uint8 and 4 * pixels <= self.config.float_cache_megabytes * 1e6:
-                batch["image"] = batch["image"].float() / 255.0
+        if kept_as_floats(sum(batch["image"].numel() for batch in batches), self.config):
+            for batch in batches:
+                if batch["image"].dtype == torch.uint8:
+                    batch["image"] = batch["image"].float() / 255.0
         return batches
 
     def next_train(self, step: int) -> tuple[Cameras, dict[str, Any]]:

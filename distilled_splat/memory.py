@@ -15,10 +15,15 @@ LABEL_BYTES_PER_PIXEL = 8
 """A pseudo label keeps colour and the light that passes in 16 bits each."""
 
 
+def kept_as_floats(values: int, config: Any) -> bool:
+    """Tell whether a PortableDatamanagerConfig keeps photos of so many values in all as floats."""
+    return 4 * values <= config.float_cache_megabytes * 1e6
+
+
 def photo_bytes(dataset: Any, config: Any) -> int:
     """Return what a dataset's photos take in the cache of a PortableDatamanagerConfig, three values a pixel."""
     values = 3 * pixels(dataset)
-    as_floats = config.cache_images_type == "float32" or 4 * values <= config.float_cache_megabytes * 1e6
+    as_floats = config.cache_images_type == "float32" or kept_as_floats(values, config)
     return values * (4 if as_floats else 1)
 
 

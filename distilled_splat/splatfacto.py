@@ -243,10 +243,9 @@ class PortableSplatfactoModel(SplatfactoModel):
 
         gaussians = self.gaussians()
         if self.crop_box is not None and not self.training:
-            inside = self.crop_box.within(gaussians.means).reshape(-1)
-            if not bool(inside.any()):
+            gaussians = self.cropped(gaussians)
+            if len(gaussians) == 0:
                 return self.get_empty_outputs(view.width, view.height, background)  # type: ignore[return-value]
-            gaussians = gaussians[inside]
 
         rendered = self.render_view(gaussians, view, background)
         rgb = torch.nn.functional.hardtanh(rendered.color, 0.0, 1.0)  # clamp, with a gradient in one pass
@@ -264,6 +263,12 @@ class PortableSplatfactoModel(SplatfactoModel):
             "accumulation": rendered.alpha,
             "background": background if self.training else background.expand(view.height, view.width, 3),
         }
+
+    def cropped(self, gaussians: Gaussians) -> Gaussians:
+        """Leave out what lies outside the viewer's box, if there is one."""
+        if self.crop_box is None:
+            return gaussians
+        return gaussians[self.crop_box.within(gaussians.means).reshape(-1)]
 
     def render_view(self, gaussians: Gaussians, view: View, background: Tensor) -> Rendered:
         """Render Gaussians over a background colour [3] with this model's settings."""

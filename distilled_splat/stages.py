@@ -67,9 +67,10 @@ class DistilledTrainer(ResumableTrainer):
         model: Any = self.config.pipeline.model
         if not model.teachers:
             model.teachers = train_teachers(self.as_asked)
+        teachers = tuple(path.expanduser().absolute() for path in model.teachers)
         with writing_to(self.base_dir):
-            update_record(self.base_dir, teachers=[str(path.expanduser().absolute()) for path in model.teachers])
-            note_teachers(self.as_asked, model.teachers)
+            update_record(self.base_dir, teachers=[str(path) for path in teachers])
+            note_teachers(self.as_asked, teachers)
         super().setup(test_mode)
 
     def after_train(self, step: int) -> None:
@@ -91,7 +92,7 @@ class DistilledTrainer(ResumableTrainer):
 def note_teachers(student: DistilledTrainerConfig, teachers: Sequence[Path]) -> None:
     """Name a student's teachers in its config.yml, where ns-viewer and ns-eval find them."""
     known = copy.deepcopy(student)
-    known.pipeline.model.teachers = tuple(path.expanduser().absolute() for path in teachers)  # type: ignore[attr-defined]
+    known.pipeline.model.teachers = tuple(teachers)  # type: ignore[attr-defined]
     content = yaml.dump(known)
     write_beside(known.get_base_dir() / "config.yml", lambda path: path.write_text(content, encoding="utf8"))
 

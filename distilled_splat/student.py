@@ -15,7 +15,6 @@ from torch import Tensor
 from distilled_splat.agreement import TeacherFrame, check_teachers, in_frame, psnr
 from distilled_splat.densify import CappedStrategy
 from distilled_splat.gallery import Gallery, error_picture
-from distilled_splat.gaussians import Gaussians
 from distilled_splat.losses import VoxelGrid, structural_loss
 from distilled_splat.memory import LABEL_BYTES_PER_PIXEL, available_bytes, check_memory, gaussian_bytes, pixels
 from distilled_splat.pseudo_labels import PseudoLabels, TeacherEnsemble
@@ -166,8 +165,7 @@ class DistilledModel(PortableSplatfactoModel):
         except ValueError as error:
             raise SystemExit(str(error)) from None
         standard = standard_of(teachers)
-        photos = datamanager.cached_train  # loading the photos also settles the undistorted cameras
-        self.views = [view_of(datamanager.train_cameras[i : i + 1].to(self.device)) for i in range(len(photos))]
+        self.views = [view_of(camera) for camera in datamanager.single_cameras]
         wanted = config.virtual_views if config.virtual_fraction > 0 else 0
         self.all_views = [*self.views, *views_between(self.views, wanted)]
         # a tuple is invisible to torch.nn.Module and to the viewer's search for controls
@@ -240,12 +238,6 @@ class DistilledModel(PortableSplatfactoModel):
             images["student"], images["ensemble"] = outputs["rgb"], outputs["ensemble"]
             images["error"] = error_picture(outputs["error"])
         return metrics, images
-
-    def cropped(self, gaussians: Gaussians) -> Gaussians:
-        """Leave out what lies outside the viewer's box, if there is one."""
-        if self.crop_box is None:
-            return gaussians
-        return gaussians[self.crop_box.within(gaussians.means).reshape(-1)]
 
     def image_losses(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return L_color on the photo and lambda_kd L_color on the pseudo label, the latter alone without a photo."""
