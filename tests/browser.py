@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,8 +56,3 @@ def wait_until(there: Callable[[], Any], what: str) -> Any:
             return found
         time.sleep(0.1)
     pytest.fail(f"{what} did not happen within {PATIENCE} s")
-
-
-def save(pixels: np.ndarray, path: Path) -> None:
-    """Write a picture, for people to look at."""
-    Image.fromarray(pixels.astype(np.uint8)).save(path)

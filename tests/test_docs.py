@@ -38,33 +38,22 @@ def commands() -> list[Any]:
     return found
 
 
+PARSERS = {
+    "ns-train": "nerfstudio.configs.method_configs:AnnotatedBaseConfigUnion",
+    "ns-viewer": "nerfstudio.scripts.viewer.run_viewer:RunViewer",
+    "ns-eval": "nerfstudio.scripts.eval:ComputePSNR",
+    "ns-export": "nerfstudio.scripts.exporter:Commands",
+    "ns-render": "nerfstudio.scripts.render:Commands",
+    "distilled-splat": "distilled_splat.cli:Command",
+}
+"""Where the type lies that a program parses its command line into."""
+
+
 def parser_of(program: str) -> Any:
     """Return what a program parses its command line into."""
-    if program == "ns-train":
-        from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
-
-        return AnnotatedBaseConfigUnion
-    if program == "ns-viewer":
-        from nerfstudio.scripts.viewer.run_viewer import RunViewer
-
-        return RunViewer
-    if program == "ns-eval":
-        from nerfstudio.scripts.eval import ComputePSNR
-
-        return ComputePSNR
-    if program == "ns-export":
-        from nerfstudio.scripts.exporter import Commands
-
-        return Commands
-    if program == "ns-render":
-        from nerfstudio.scripts.render import Commands as RenderCommands
-
-        return RenderCommands
-    if program == "distilled-splat":
-        from distilled_splat.cli import Command
-
-        return Command
-    raise AssertionError(f"no page may tell people to run {program}: its command line is not known here")
+    assert program in PARSERS, f"no page may tell people to run {program}: its command line is not known here"
+    module, _, name = PARSERS[program].partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 @pytest.mark.parametrize("words", commands())

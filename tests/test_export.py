@@ -23,17 +23,23 @@ OURS = ("ply",)
 COMPRESSED = ("compressed-ply", "splat", "spz", "sog")
 
 
+@pytest.fixture
+def libraries() -> None:
+    """What writes the compressed formats; tests of those are skipped where it is not installed."""
+    for name in ("gsply", "gaussforge"):
+        pytest.importorskip(name)
+
+
 def run_command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
     """Call the command in this process, as its entry point does."""
     monkeypatch.setattr(sys, "argv", ["distilled-splat", *map(str, arguments)])
     cli.main()
 
 
+@pytest.mark.usefixtures("libraries")
 def test_all_formats_are_written_measured_and_listed(
     teachers: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("gsply", "gaussforge"):
-        pytest.importorskip(name)
     config = teachers[0] / "config.yml"
     run_command(monkeypatch, "export", "--load-config", config, "--format", "all", "--output-dir", tmp_path / "out")
     words = capsys.readouterr().out
@@ -46,9 +52,8 @@ def test_all_formats_are_written_measured_and_listed(
     )
 
 
+@pytest.mark.usefixtures("libraries")
 def test_a_plain_file_loses_nothing_and_the_others_little(teachers: tuple[Path, ...], tmp_path: Path) -> None:
-    for name in ("gsply", "gaussforge"):
-        pytest.importorskip(name)
     files = export(teachers[0] / "config.yml", tmp_path, (*OURS, *COMPRESSED), 4, "nerfstudio", measure=True)
     assert [file.kind for file in files] == [*OURS, *COMPRESSED]
     for file in files:
@@ -82,11 +87,10 @@ def test_the_target_is_met_by_the_file_that_loses_least(teachers: tuple[Path, ..
     assert [path.name for path in tmp_path.iterdir()] == ["splat.ply"]
 
 
+@pytest.mark.usefixtures("libraries")
 def test_the_target_says_what_was_chosen(
     teachers: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("gsply", "gaussforge"):
-        pytest.importorskip(name)
     config = teachers[0] / "config.yml"
     run_command(monkeypatch, "export", "--load-config", config, "--target-mb", 0.05, "--output-dir", tmp_path)
     (path,) = tmp_path.iterdir()
