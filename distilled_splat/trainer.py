@@ -67,7 +67,7 @@ class ResumableTrainerConfig(TrainerConfig):
             CONSOLE.print(f"Going on with the interrupted run {self.get_base_dir()} from {checkpoint.name}.")
 
     def save_config(self) -> None:
-        """Save config.yml, and beside it the record by which an interrupted run is known again.
+        """Save config.yml, and before it the record by which an interrupted run is known again.
 
         Raises:
             SystemExit: if the output folder cannot be written to.
@@ -76,8 +76,9 @@ class ResumableTrainerConfig(TrainerConfig):
         command = shlex.join(["ns-train", *sys.argv[1:]])
         CONSOLE.log(f"Saving config to: {run / 'config.yml'}")
         with writing_to(run):
-            write_beside(run / "config.yml", lambda path: path.write_text(yaml.dump(self), encoding="utf8"))
+            # the record first: a run killed between the two is known again
             update_record(run, settings=settings_fingerprint(self), finished=False, command=command)
+            write_beside(run / "config.yml", lambda path: path.write_text(yaml.dump(self), encoding="utf8"))
 
 
 class ResumableTrainer(Trainer):

@@ -3,7 +3,7 @@
     python tests/kill_at_random.py --kills 30 --seed 0
 
 Each round trains three teachers and a student of a tiny scene in an output folder of its own. The command is killed
-with SIGKILL after a random time and given again, until it comes to its end by itself; then a new round begins. Three
+with SIGKILL after a random time and given again, until its student is finished; then a new round begins. Three
 kinds of kill take turns: the command alone (its teacher is left behind), its teacher's process alone, and both at once.
 After each kill every checkpoint must load, every record and config must be whole, and finished runs must be untouched;
 at the end of a round there must be three finished teachers and one student of the promised count.
@@ -77,10 +77,14 @@ def kill(process: subprocess.Popen[bytes], kind: str) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
+def students(output: Path) -> list[Path]:
+    """Return the students' run folders."""
+    return sorted(output.glob("scene/distilled-splatfacto/*/"))
+
+
 def runs(output: Path) -> list[Path]:
     """Return all run folders, the student's last."""
-    teachers = sorted(output.glob("scene/splatfacto-teacher/*/"))
-    return [*teachers, *sorted(output.glob("scene/distilled-splatfacto/*/"))]
+    return [*sorted(output.glob("scene/splatfacto-teacher/*/")), *students(output)]
 
 
 def finished_files(output: Path) -> dict[Path, tuple[int, int]]:
@@ -135,7 +139,7 @@ def stage_of(output: Path) -> str:
 
 
 def round_of_kills(scene: Path, output: Path, kills: int, chance: random.Random, longest: float) -> Story:
-    """Give the command again and again, killing it up to `kills` times, until it comes to its end by itself.
+    """Give the command again and again, killing it up to `kills` times, until its student is finished.
 
     Args:
         scene: the data.
@@ -163,7 +167,8 @@ def round_of_kills(scene: Path, output: Path, kills: int, chance: random.Random,
             code = process.wait(PATIENCE)
         story.exits[code] += 1
         check(output, before)
-        if code == 0:
+        # a student may be killed when it is finished and only has to leave; the command would then train another one
+        if code == 0 or any(read_record(run).get("finished") for run in students(output)):
             check_end(output)
             story.rounds += 1
             return story
