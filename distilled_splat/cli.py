@@ -13,6 +13,7 @@ import tyro
 
 from distilled_splat.bench.quality import QualityBench
 from distilled_splat.bench.step import StepBench
+from distilled_splat.sweep.command import Sweep
 
 
 @dataclass
@@ -141,6 +142,7 @@ Command = Union[
     Annotated[Compare, tyro.conf.subcommand("compare")],
     Annotated[Export, tyro.conf.subcommand("export")],
     Annotated[Report, tyro.conf.subcommand("report")],
+    Annotated[Sweep, tyro.conf.subcommand("sweep")],
     Bench,
 ]
 

@@ -24,7 +24,7 @@ NOT_SETTINGS = {
     "output_dir", "experiment_name", "project_name", "timestamp", "logging", "viewer", "vis", "prompt",
     "load_dir", "load_step", "load_config", "load_checkpoint", "start_paused", "relative_model_dir",
     "steps_per_save", "steps_per_eval_batch", "steps_per_eval_image", "steps_per_eval_all_images",
-    "save_only_latest_checkpoint", "num_devices", "num_machines", "machine_rank", "dist_url",
+    "save_only_latest_checkpoint", "num_devices", "num_machines", "machine_rank", "dist_url", "teacher_slots",
 }  # fmt: skip
 """Names of config fields that say where or how a run is shown and stored, not what is trained."""
 

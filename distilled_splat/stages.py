@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,31 +11,24 @@ from typing import Any, Literal, Optional
 import yaml
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.utils.rich_utils import CONSOLE
-from rich.progress import BarColumn, Progress, TextColumn
 
 from distilled_splat.checkpoints import write_beside
 from distilled_splat.faults import writing_to
+from distilled_splat.jobs.command import last_words
+from distilled_splat.jobs.graph import Job, Schedule, State
+from distilled_splat.jobs.local import Slot, machine_slots, run_local
 from distilled_splat.optimizers import splat_optimizers
 from distilled_splat.photos import check_photos, reading_data
-from distilled_splat.runs import digest, plain, read_record, scene_fingerprint, update_record
+from distilled_splat.processes import EXIT_INTERRUPTED
+from distilled_splat.progress import Progress
+from distilled_splat.runs import digest, plain, scene_fingerprint, update_record
 from distilled_splat.splatfacto import PortableSplatfactoModelConfig
 from distilled_splat.student import DistilledModelConfig
 from distilled_splat.teachers import VARIANTS, TeacherModelConfig
-from distilled_splat.trainer import (
-    EXIT_INTERRUPTED,
-    PARENT_VARIABLE,
-    ResumableTrainer,
-    ResumableTrainerConfig,
-    interrupts_call,
-    lock_run,
-    read_progress,
-)
+from distilled_splat.trainer import ResumableTrainer, ResumableTrainerConfig
+from distilled_splat.training_jobs import prepare, training_job
 
 TEACHER_METHOD = "splatfacto-teacher"
-LOG_NAME = "training.log"
-SECONDS_BETWEEN_LOOKS = 0.5
-SECONDS_FOR_AN_ORPHAN = 10
-"""How long a teacher whose command was killed may take to save and leave."""
 
 
 @dataclass
@@ -49,6 +38,9 @@ class DistilledTrainerConfig(ResumableTrainerConfig):
     _target: type = field(default_factory=lambda: DistilledTrainer)
     teacher_iterations: Optional[int] = None
     """Steps to train each teacher for; as many as the student if not given."""
+    teacher_slots: Optional[int] = None
+    """Teachers to train at a time: one on each GPU if not given, or one after the other on a CPU, which more than one
+    share."""
 
 
 class DistilledTrainer(ResumableTrainer):
@@ -63,21 +55,52 @@ class DistilledTrainer(ResumableTrainer):
         self.as_asked = config
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
-        """Have teachers, then set up the student."""
+        """Have teachers, then set up the student.
+
+        Raises:
+            SystemExit: if there are no teachers to be had, the user interrupts it, or the run folder cannot be written
+                to.
+        """
         model: Any = self.config.pipeline.model
-        if not model.teachers:
-            model.teachers = train_teachers(self.as_asked)
+        configs = [] if model.teachers else teacher_configs(self.as_asked)
+        jobs = teacher_jobs(configs)
+        self.job = training_job("Student", self.as_asked, [job.name for job in jobs])
+        try:
+            slots = machine_slots(self.config.machine.device_type, self.config.teacher_slots)
+        except ValueError as error:
+            raise SystemExit(f"--teacher-slots: {error}") from None
+        self.progress = Progress([*jobs, self.job], len(slots))
+        if configs:
+            train_teachers(configs, jobs, slots, self.progress)
+            model.teachers = tuple(config.get_base_dir() for config in configs)
         teachers = tuple(path.expanduser().absolute() for path in model.teachers)
         with writing_to(self.base_dir):
             update_record(self.base_dir, teachers=[str(path) for path in teachers])
             note_teachers(self.as_asked, teachers)
+        self.config.logging.local_writer.enable = False  # its lines and our bars would overwrite each other
         super().setup(test_mode)
 
+    def train(self) -> None:
+        """Train the student, and show how far it is as it was shown for the teachers."""
+        with self.progress:
+            self.progress.begun(self.job)
+            super().train()
+
+    def after_step(self, step: int) -> None:
+        """Show the progress that has been reported."""
+        super().after_step(step)
+        self.progress.look()
+
     def after_train(self, step: int) -> None:
-        """Write the run's report, and then note that the run is finished: a kill in between costs a new report only."""
+        """Write the report, note that the run is finished, and take the bars away before a viewer is left open.
+
+        In that order: a kill in between costs a new report only.
+        """
         if self.stopped_by is None:
             self.report()
         super().after_train(step)
+        self.progress.ended(self.job, 0)
+        self.progress.stop()
 
     def report(self) -> None:
         """Write the run's report; whatever goes wrong with it, the run is finished."""
@@ -154,111 +177,74 @@ def teacher_config(student: DistilledTrainerConfig, variant: str, scene: str) ->
         optimizers=splat_optimizers(),
         data=student.data,
     )
-    settings = plain(config)
-    del settings["data"], settings["pipeline"]["datamanager"]["data"]
-    del settings["pipeline"]["datamanager"]["dataparser"]["data"]
-    config.timestamp = f"{variant}-{digest([settings, scene])}"
+    config.timestamp = run_name(variant, config, scene)
     return config
 
 
-def train_teachers(student: DistilledTrainerConfig) -> tuple[Path, ...]:
-    """Train a standard, a perturbed and a dropout teacher, or take those that are there, and return their run folders.
+def run_name(prefix: str, config: ResumableTrainerConfig, scene: str) -> str:
+    """Name a run after all that decides its outcome, wherever the data lies.
+
+    Args:
+        prefix: what the name begins with.
+        config: what is to be trained.
+        scene: fingerprint of the parsed data.
+    """
+    settings = plain(config)
+    del settings["data"], settings["pipeline"]["datamanager"]["data"]
+    del settings["pipeline"]["datamanager"]["dataparser"]["data"]
+    return f"{prefix}-{digest([settings, scene])}"
+
+
+def teacher_configs(student: DistilledTrainerConfig) -> list[ResumableTrainerConfig]:
+    """Return the configs of a standard, a perturbed and a dropout teacher.
 
     Raises:
-        SystemExit: if the data cannot be read, a teacher's training fails, or the user interrupts it.
+        SystemExit: if the data cannot be read.
     """
     scene = scene_fingerprint(parsed_scene(student))
-    configs = [teacher_config(student, variant, scene) for variant in VARIANTS]
-    missing = [config for config in configs if not read_record(config.get_base_dir()).get("finished")]
-    for config in configs:
-        if config not in missing:
-            CONSOLE.print(f"Teacher {config.timestamp} is there already: {config.get_base_dir()}")
-    for config in missing:
-        train_teacher(config, configs.index(config) + 1, len(configs))
-    return tuple(config.get_base_dir() for config in configs)
+    return [teacher_config(student, variant, scene) for variant in VARIANTS]
 
 
-def train_teacher(config: ResumableTrainerConfig, number: int, of: int) -> None:
-    """Train one teacher with `ns-train` in a process of its own, and show how far it is.
+def teacher_jobs(configs: Sequence[ResumableTrainerConfig]) -> list[Job]:
+    """Return the jobs that train teachers."""
+    kinds: list[Any] = [config.pipeline.model for config in configs]
+    return [
+        training_job(f"Teacher {place} of {len(configs)}, {kind.variant}", config)
+        for place, (kind, config) in enumerate(zip(kinds, configs), start=1)
+    ]
+
+
+def train_teachers(
+    configs: Sequence[ResumableTrainerConfig], jobs: Sequence[Job], slots: Sequence[Slot], progress: Progress
+) -> None:
+    """Train the teachers that are missing, as many at a time as there are slots.
+
+    Args:
+        configs: the teachers.
+        jobs: their jobs.
+        slots: where they may train.
+        progress: shows how far they are.
 
     Raises:
-        SystemExit: if the training fails, is interrupted (after it has saved), or goes on already in another process.
+        SystemExit: if a training fails, is interrupted (after it has saved), or goes on already in another process.
     """
-    run = config.get_base_dir()
-    lock_run(run, SECONDS_FOR_AN_ORPHAN).release()
-    if read_record(run).get("finished"):  # the orphan had nothing left to do
-        return
-    config_path = run / "teacher.yml"
-    with writing_to(run):
-        write_beside(config_path, lambda path: path.write_text(yaml.dump(config), encoding="utf8"))
-    command = [
-        sys.executable,
-        "-m",
-        "nerfstudio.scripts.train",
-        TEACHER_METHOD,
-        "--load-config",
-        str(config_path),
-    ]
-    # passive: idle OpenMP threads would take the cores from the rasterizer
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, PARENT_VARIABLE: str(os.getpid())}
-    reasons: list[str] = []
-    with (run / LOG_NAME).open("ab") as log:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-        )
-
-        def stop(reason: str) -> None:
-            reasons.append(reason)
-            child.terminate()
-
-        with interrupts_call(stop), TeacherProgress(run, config, number, of) as progress:
-            while child.poll() is None:
-                progress.look()
-                time.sleep(SECONDS_BETWEEN_LOOKS)
-            progress.look()
-    if reasons:
-        CONSOLE.print(f"Stopped by {reasons[0]}; the same command goes on with this teacher where it was saved.")
+    for config, job in zip(configs, jobs):
+        if not job.done():
+            prepare(config)
+    done = [job.name for job in jobs if job.done()]  # an orphan may have had nothing left to do
+    for config, job in zip(configs, jobs):
+        if job.name in done:
+            CONSOLE.print(f"Teacher {config.timestamp} is there already: {config.get_base_dir()}")
+    schedule = Schedule(jobs, done, keep_going=False)
+    with progress:
+        reason = run_local(schedule, slots, progress)
+    unfinished = "this teacher" if len(slots) == 1 else "these teachers"
+    if reason:
+        CONSOLE.print(f"Stopped by {reason}; the same command goes on with {unfinished} where it was saved.")
         raise SystemExit(EXIT_INTERRUPTED)
-    if child.returncode != 0 or not read_record(run).get("finished"):
-        words = (run / LOG_NAME).read_text(encoding="utf8", errors="replace").strip().splitlines() or [""]
-        raise SystemExit(
-            f"Teacher {number} of {of} ({config.timestamp}) ended with code {child.returncode}: {words[-1].strip()} "
-            f"Its log is {run / LOG_NAME}. The same command goes on from its last checkpoint."
-        )
-
-
-class TeacherProgress:
-    """Shows a teacher's progress: a bar on a terminal, elsewhere a line at every tenth of the way."""
-
-    def __init__(self, run: Path, config: ResumableTrainerConfig, number: int, of: int) -> None:
-        self.run = run
-        self.label = f"Teacher {number} of {of}, {config.pipeline.model.variant}"  # type: ignore[attr-defined]
-        self.tenths = 0
-        self.begun = time.time()
-        self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"),
-            console=CONSOLE, disable=not CONSOLE.is_terminal,
-        )  # fmt: skip
-        self.task = self.bar.add_task(self.label, total=config.max_num_iterations, words="starting")
-
-    def __enter__(self) -> TeacherProgress:
-        CONSOLE.print(f"{self.label}: {self.run}")
-        self.bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.bar.stop()
-
-    def look(self) -> None:
-        """Read the run's progress and show it."""
-        report = read_progress(self.run)
-        if not report or (self.run / "progress.json").stat().st_mtime < self.begun:
-            return
-        step, steps = report["step"], report["steps"]
-        left = round(report["seconds_left"])
-        words = f"step {step} of {steps}, {report['gaussians']} Gaussians, {left // 60}:{left % 60:02d} left"
-        self.bar.update(self.task, completed=step, words=words)
-        tenths = 10 * step // steps
-        if tenths > self.tenths and not CONSOLE.is_terminal:
-            CONSOLE.print(f"{self.label}: {words}")
-        self.tenths = tenths
+    for number, (config, job) in enumerate(zip(configs, jobs), start=1):
+        if schedule.states[job.name] is State.FAILED:
+            raise SystemExit(
+                f"Teacher {number} of {len(jobs)} ({config.timestamp}) ended with code {progress.codes[job.name]}: "
+                f"{last_words(job, 1)} Its log is {job.log}. The same command goes on from its last checkpoint."
+            )

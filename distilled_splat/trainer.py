@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import signal
 import sys
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,15 +21,17 @@ from torch import Tensor
 
 from distilled_splat.checkpoints import checkpoint_step, latest_checkpoint, save_tensors, write_beside, write_json
 from distilled_splat.faults import not_finite, writing_to
+from distilled_splat.processes import EXIT_INTERRUPTED, interrupts_call, is_orphan, is_started_by_us
 from distilled_splat.runs import read_record, settings_fingerprint, unfinished_run, update_record
 from distilled_splat.schedule import scaled_to_run
 
 PROGRESS_NAME = "progress.json"
-PARENT_VARIABLE = "DISTILLED_SPLAT_PARENT"
-"""Environment variable with the process that started this one; training stops, saved, when that process is gone."""
-EXIT_INTERRUPTED = 130
 STEPS_PER_CHECK = 10
 """Steps between two looks at the losses on a GPU, where each look waits for the GPU; on the CPU it costs nothing."""
+WEIGHT_OF_A_PSNR = 0.1
+"""Share of one photo in the moving average of the PSNR."""
+SECONDS_FOR_AN_ORPHAN = 30
+"""How long a training whose command was killed may take to save and leave."""
 
 
 @dataclass
@@ -45,7 +44,8 @@ class ResumableTrainerConfig(TrainerConfig):
         """Name the run; one that was interrupted under the same settings keeps its name and its checkpoint.
 
         Raises:
-            SystemExit: if a timestamp was asked for under which a finished run lies.
+            SystemExit: if a timestamp was asked for under which a finished run lies, or another process trains there
+                for a command that is gone.
         """
         if self.load_dir is not None or self.load_checkpoint is not None:
             return super().set_timestamp()
@@ -56,6 +56,8 @@ class ResumableTrainerConfig(TrainerConfig):
             if interrupted is None:
                 return
             self.timestamp = interrupted.name
+        if is_started_by_us():  # what trained here for a command that was killed may not have saved yet
+            lock_run(self.get_base_dir(), SECONDS_FOR_AN_ORPHAN).release()
         record = read_record(self.get_base_dir())
         if record.get("finished"):
             raise SystemExit(
@@ -98,6 +100,7 @@ class ResumableTrainer(Trainer):
         self.last_done = -1
         self.losses: dict[str, Tensor] = {}
         self.last_report = 0.0
+        self.psnr: Optional[Tensor] = None
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         """Set up as nerfstudio does, note what a student must know of a teacher, and report progress at every step.
@@ -128,6 +131,8 @@ class ResumableTrainer(Trainer):
             SystemExit: if another process trains in this folder, when interrupted (after saving), if the training
                 explodes, or if the folder cannot be written to.
         """
+        if is_orphan():
+            raise SystemExit(EXIT_INTERRUPTED)
         lock = lock_run(self.base_dir)
         found = latest_checkpoint(self.checkpoint_dir)
         if found is not None and checkpoint_step(found) >= self._start_step:
@@ -173,7 +178,7 @@ class ResumableTrainer(Trainer):
         raise SystemExit(EXIT_INTERRUPTED)
 
     def train_iteration(self, step: int) -> Any:
-        """Train one step, and look whether its losses are numbers.
+        """Train one step, look whether its losses are numbers, and keep a moving average of the PSNR.
 
         Raises:
             SystemExit: if one is not.
@@ -182,6 +187,9 @@ class ResumableTrainer(Trainer):
         self.losses = {name: value.detach() for name, value in losses.items()}
         if self.device == "cpu" or step % STEPS_PER_CHECK == 0:
             self.refuse_explosion(step, self.losses, {})
+        if "psnr" in metrics:  # of one photo, it would jump about
+            psnr = metrics["psnr"].detach()
+            self.psnr = psnr if self.psnr is None else torch.lerp(self.psnr, psnr, WEIGHT_OF_A_PSNR)
         return loss, losses, metrics
 
     def refuse_explosion(self, step: int, losses: dict[str, Tensor], parameters: dict[str, Tensor]) -> None:
@@ -230,8 +238,7 @@ class ResumableTrainer(Trainer):
         self.last_done = step
         if self.stopped_by is not None:
             self.stop_training = True  # nerfstudio takes back a stop from before its loop
-        parent = os.environ.get(PARENT_VARIABLE)
-        if parent is not None and os.getppid() != int(parent):
+        if is_orphan():
             self.stop("the end of the command that started this training")
         now = time.monotonic()
         if now - self.last_report < 1 and step + 1 < self._start_step + self.config.max_num_iterations:
@@ -246,6 +253,7 @@ class ResumableTrainer(Trainer):
                 "steps": self._start_step + self.config.max_num_iterations,
                 "seconds_left": round((now - self.started_at) / done * remaining, 1),
                 "gaussians": self.pipeline.model.num_points,  # type: ignore[union-attr]
+                "psnr": None if self.psnr is None else round(float(self.psnr), 2),
             },
         )
 
@@ -261,33 +269,6 @@ class ResumableTrainer(Trainer):
     def seconds_trained(self) -> float:
         """Return the seconds that the run has trained in all, however often it was interrupted."""
         return round(read_record(self.base_dir).get("seconds", 0) + time.monotonic() - self.started_at, 1)
-
-
-class interrupts_call:
-    """Within this context, the first Ctrl-C or SIGTERM calls `stop(reason)`; a second one acts as usual."""
-
-    def __init__(self, stop: Any) -> None:
-        self.stop = stop
-        self.previous: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.previous[number] = signal.signal(number, self.handle)
-
-    def handle(self, number: int, frame: Any) -> None:
-        """Pass the first signal on as a request, and give the next ones back to their former handlers."""
-        self.restore()
-        self.stop(signal.Signals(number).name)
-
-    def restore(self) -> None:
-        """Put the former handlers back."""
-        while self.previous:
-            signal.signal(*self.previous.popitem())
-
-    def __exit__(self, *exception: object) -> None:
-        self.restore()
 
 
 def lock_run(run: Path, patience: float = 0) -> FileLock:

@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,26 @@ def teachers(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
         trainer = tiny_teacher(scene, output / variant, iterations=12, variant=variant)
         runs.append(trainer.base_dir)
     return tuple(runs)
+
+
+@pytest.fixture(scope="session")
+def two_nodes() -> Iterator[str]:
+    """The address of a Ray cluster of two nodes with one processor each."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'distilled-splat[ray]'")
+    from ray.cluster_utils import Cluster
+
+    def started(attempts: int = 5) -> Cluster:
+        nodes = Cluster()
+        try:
+            nodes.add_node(num_cpus=1, include_dashboard=False)
+            nodes.add_node(num_cpus=1)
+        except Exception:  # Ray gives a node half a minute to start, which is little on a busy machine
+            nodes.shutdown()
+            if attempts == 1:
+                raise
+            return started(attempts - 1)
+        return nodes
+
+    nodes = started()
+    yield str(nodes.address)
+    nodes.shutdown()

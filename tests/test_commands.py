@@ -143,7 +143,7 @@ class Trained:
 def trained(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """The one command, run to its end."""
     output = tmp_path_factory.mktemp("one command")
-    words = train(output / "log", scene, output).wait()
+    words = train(output / "log", scene, output, "--teacher-slots", "3").wait()
     teachers = [
         next(run for run in runs(output, "splatfacto-teacher") if run.name.startswith(kind)) for kind in VARIANTS
     ]
@@ -235,6 +235,20 @@ def test_one_command_trains_three_teachers_and_a_student(trained: Trained) -> No
     for run in (*trained.teachers, trained.student):
         assert {"config.yml", "dataparser_transforms.json"} <= {path.name for path in run.iterdir()}
     assert says(trained.words, "Student of 3 teachers (standard, perturbed, dropout)") == 1
+
+
+def test_teachers_train_side_by_side_where_there_are_slots(trained: Trained) -> None:
+    begun = [trained.words.index(f"Teacher {place} of 3, {kind}: /") for place, kind in enumerate(VARIANTS, start=1)]
+    done = [trained.words.index(f"Teacher {place} of 3, {kind}: done") for place, kind in enumerate(VARIANTS, start=1)]
+    assert max(begun) < min(done) and max(done) < trained.words.index("Student: /")
+
+
+def test_the_progress_of_teachers_and_student_is_shown_alike(trained: Trained) -> None:
+    for name, steps in (("Teacher 3 of 3, dropout", TEACHER_STEPS), ("Student", STEPS)):
+        assert says(trained.words, f"{name}: step {steps} of {steps}, ") == 1
+        assert says(trained.words, f"{name}: done in") == 1
+    assert "PSNR" in trained.words and "left for all" in trained.words
+    assert "Train Iter (time)" not in trained.words.split("Student of 3 teachers")[1]
 
 
 def test_the_student_has_the_promised_count_and_no_teacher_in_its_checkpoint(trained: Trained) -> None:

@@ -15,11 +15,13 @@ from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from PIL import Image
 from tiny import CPU, tiny_config
 
-from distilled_splat import stages
+from distilled_splat import training_jobs
 from distilled_splat.config import distilled_splatfacto
+from distilled_splat.progress import Progress
 from distilled_splat.runs import scene_fingerprint, settings_fingerprint, unfinished_run, update_record
-from distilled_splat.stages import parsed_scene, teacher_config, train_teacher
+from distilled_splat.stages import parsed_scene, teacher_config, teacher_configs, teacher_jobs, train_teachers
 from distilled_splat.teachers import VARIANTS
+from distilled_splat.training_jobs import prepare
 
 
 def teacher_names(scene: Path, output: Path, iterations: int = 20, **options: Any) -> list[str]:
@@ -153,11 +155,31 @@ def test_other_methods_do_not_pay_for_this_plugin() -> None:
 def test_a_teacher_that_another_process_trains_is_left_to_it(
     scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "SECONDS_FOR_AN_ORPHAN", 0)
+    monkeypatch.setattr(training_jobs, "SECONDS_FOR_AN_ORPHAN", 0)
     config = teacher_config(tiny_config(distilled_splatfacto, scene, tmp_path), "standard", "scene")
     run = config.get_base_dir()
     run.mkdir(parents=True)
     with FileLock(run / ".lock"), pytest.raises(SystemExit, match="Another process is training in") as refused:
-        train_teacher(config, 1, 3)
+        prepare(config)
     assert str(run) in str(refused.value)
     assert [path.name for path in run.iterdir()] == [".lock"]
+
+
+@pytest.mark.slow
+def test_a_teacher_that_fails_is_named_with_its_log_and_no_other_is_begun(moved_scene: Path, tmp_path: Path) -> None:
+    photo = moved_scene / "images" / "0002.png"
+    photo.write_bytes(photo.read_bytes()[:200])
+    configs = teacher_configs(tiny_config(distilled_splatfacto, moved_scene, tmp_path / "output", 20))
+    jobs = teacher_jobs(configs)
+    with pytest.raises(SystemExit, match=r"^Teacher 1 of 3 \(standard-\w+\) ended with code 1: .*\.$") as failed:
+        train_teachers(configs, jobs, [{}], Progress(jobs, 1))
+    assert str(jobs[0].log) in str(failed.value) and "Error" in str(failed.value)
+    assert [job.log.exists() for job in jobs] == [True, False, False]
+
+
+def test_a_number_of_slots_that_is_none_is_refused(scene: Path, tmp_path: Path) -> None:
+    config = tiny_config(distilled_splatfacto, scene, tmp_path)
+    config.teacher_slots = 0
+    config.set_timestamp()
+    with pytest.raises(SystemExit, match="--teacher-slots: There cannot be 0 slots"):
+        config.setup().setup()

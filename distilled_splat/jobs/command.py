@@ -1,0 +1,39 @@
+"""Run the command of one job in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+
+from distilled_splat.jobs.graph import Job
+from distilled_splat.processes import PARENT_VARIABLE
+
+
+def start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a job, with its output appended to its log.
+
+    The process has a session of its own, so that Ctrl-C reaches only the one who started it, and stops by itself,
+    saved, when that one is gone.
+
+    Args:
+        job: what to run.
+        environment: variables to set beside those of this process.
+    """
+    # passive: idle OpenMP threads would take the cores from the rasterizer
+    variables = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **environment, PARENT_VARIABLE: str(os.getpid())}
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with job.log.open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, *job.argv],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=variables, start_new_session=True,
+        )  # fmt: skip
+
+
+def last_words(job: Job, lines: int = 12) -> str:
+    """Return the end of a job's log, empty if there is none."""
+    try:
+        return "\n".join(job.log.read_text(encoding="utf8", errors="replace").strip().splitlines()[-lines:]).strip()
+    except OSError:
+        return ""

@@ -1,0 +1,162 @@
+"""Jobs that need each other, and which of them may start: no processes, no clock."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command that leaves something behind, by which it is known to be done.
+
+    Attributes:
+        name: what it is called, once in a graph.
+        argv: the command, as arguments of the Python interpreter of whoever runs it.
+        log: file that its output is appended to; a training reports its progress in the same folder.
+        done: tells whether what the job leaves is there; picklable, and cheap.
+        needs: names of the jobs that must be done before it.
+        steps: training steps, by which the time that is left is estimated; 0 where the job does not count.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    log: Path
+    done: Callable[[], bool]
+    needs: tuple[str, ...] = ()
+    steps: int = 0
+
+
+class State(Enum):
+    """What has become of a job."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    BLOCKED = "blocked"
+    """Something that it needs has failed."""
+
+
+def in_order(jobs: Sequence[Job]) -> list[Job]:
+    """Return the jobs so that each comes after what it needs, and otherwise in the order given.
+
+    Raises:
+        ValueError: if two jobs have one name, a job needs one that is not there, or jobs need each other in a circle.
+    """
+    by_name = {job.name: job for job in jobs}
+    if len(by_name) < len(jobs):
+        twice = next(job.name for job in jobs if by_name[job.name] is not job)
+        raise ValueError(f"Two jobs are called {twice!r}: give each a name of its own.")
+    for job in jobs:
+        for need in job.needs:
+            if need not in by_name:
+                raise ValueError(f"The job {job.name!r} needs {need!r}, which is not in the graph.")
+    place = {job.name: index for index, job in enumerate(jobs)}
+    dependents = dependents_of(jobs)
+    unmet = {job.name: len(set(job.needs)) for job in jobs}
+    free = [place[name] for name, count in unmet.items() if count == 0]
+    ordered: list[Job] = []
+    while free:
+        job = jobs[heapq.heappop(free)]
+        ordered.append(job)
+        for name in dependents[job.name]:
+            unmet[name] -= 1
+            if unmet[name] == 0:
+                heapq.heappush(free, place[name])
+    if len(ordered) < len(jobs):
+        circle = ", ".join(repr(name) for name, count in unmet.items() if count > 0)
+        raise ValueError(f"These jobs wait for each other, or for such jobs, in a circle: {circle}.")
+    return ordered
+
+
+def dependents_of(jobs: Iterable[Job]) -> dict[str, list[str]]:
+    """Return, by the name of each job, the names of those that need it."""
+    found: dict[str, list[str]] = {job.name: [] for job in jobs}
+    for job in jobs:
+        for need in dict.fromkeys(job.needs):
+            found[need].append(job.name)
+    return found
+
+
+def unnecessary(jobs: Sequence[Job], done: Collection[str]) -> set[str]:
+    """Return the names of the jobs that need not run: those that are done, and those that only done jobs need.
+
+    So that what is in between may be removed when the ends of the graph are there.
+    """
+    dependents = dependents_of(jobs)
+    found: set[str] = set()
+    for job in reversed(in_order(jobs)):
+        needed_by = dependents[job.name]
+        if job.name in done or (needed_by and all(name in found for name in needed_by)):
+            found.add(job.name)
+    return found
+
+
+class Schedule:
+    """Which jobs may start, told which have ended. The earlier a job stands in the graph, the earlier it starts."""
+
+    def __init__(self, jobs: Sequence[Job], done: Collection[str] = (), keep_going: bool = True) -> None:
+        """Begin with some jobs done.
+
+        Args:
+            jobs: the graph.
+            done: names of the jobs that are done already.
+            keep_going: whether a failure stops only what depends on it, or all that has not begun.
+
+        Raises:
+            ValueError: if the jobs are no graph.
+        """
+        self.jobs = {job.name: job for job in in_order(jobs)}
+        self.keep_going = keep_going
+        self.states = dict.fromkeys(self.jobs, State.WAITING)
+        self._place = {name: place for place, name in enumerate(self.jobs)}
+        self._names = list(self.jobs)
+        self._dependents = dependents_of(self.jobs.values())
+        skipped = unnecessary(jobs, done)
+        self._unmet = {name: len(set(job.needs) - skipped) for name, job in self.jobs.items()}
+        for name in skipped:
+            self.states[name] = State.DONE
+        self._free = [self._place[name] for name, count in self._unmet.items() if count == 0 and name not in skipped]
+
+    def next_job(self) -> Job | None:
+        """Return the job to start next, or None if there is none now."""
+        return self.jobs[self._names[self._free[0]]] if self._free else None
+
+    def begin(self, name: str) -> None:
+        """Note that a job, the one that `next_job` named, has been started."""
+        assert self._free and self._names[self._free[0]] == name
+        heapq.heappop(self._free)
+        self.states[name] = State.RUNNING
+
+    def end(self, name: str, succeeded: bool) -> None:
+        """Note how a running job has ended."""
+        assert self.states[name] is State.RUNNING
+        if not succeeded:
+            self.states[name] = State.FAILED
+            self._block(name)
+            if not self.keep_going:
+                self._free.clear()
+            return
+        self.states[name] = State.DONE
+        if not self.keep_going and self.names(State.FAILED):
+            return
+        for dependent in self._dependents[name]:
+            self._unmet[dependent] -= 1
+            if self._unmet[dependent] == 0 and self.states[dependent] is State.WAITING:
+                heapq.heappush(self._free, self._place[dependent])
+
+    def _block(self, failed: str) -> None:
+        causes = [failed]
+        while causes:
+            for name in self._dependents[causes.pop()]:
+                if self.states[name] is State.WAITING:
+                    self.states[name] = State.BLOCKED
+                    causes.append(name)
+
+    def names(self, state: State) -> list[str]:
+        """Return the names of the jobs in a state, in order."""
+        return [name for name, found in self.states.items() if found is state]

@@ -1,0 +1,122 @@
+"""The local engine: one process for each slot of this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from typing import Optional, Protocol
+
+from distilled_splat.jobs.command import start
+from distilled_splat.jobs.graph import Job, Schedule
+from distilled_splat.processes import interrupts_call
+
+Slot = Mapping[str, str]
+"""A place for one job: the environment variables that confine it to its device or its threads."""
+SECONDS_BETWEEN_LOOKS = 0.5
+
+
+class Watcher(Protocol):
+    """Who is told what an engine does."""
+
+    def begun(self, job: Job) -> None:
+        """A job has been started."""
+
+    def look(self) -> None:
+        """Some time has passed."""
+
+    def ended(self, job: Job, code: int) -> None:
+        """A job has ended with this exit code, 0 if and only if what it was to leave is there."""
+
+
+def gpu_slots(devices: Sequence[str], count: Optional[int] = None) -> list[Slot]:
+    """Return slots on GPUs: one for each, or as many as are asked for, dealt round.
+
+    Args:
+        devices: what CUDA_VISIBLE_DEVICES calls them.
+        count: number of slots.
+    """
+    return [{"CUDA_VISIBLE_DEVICES": devices[place % len(devices)]} for place in range(count or len(devices))]
+
+
+def cpu_slots(threads: int, count: int) -> list[Slot]:
+    """Return slots that share the threads of a machine as evenly as they can, at least one each."""
+    shares = [threads // count + (place < threads % count) for place in range(count)]
+    return [{"OMP_NUM_THREADS": str(max(share, 1))} for share in shares]
+
+
+def machine_slots(device_type: str, count: Optional[int] = None) -> list[Slot]:
+    """Return the slots of this machine: a GPU each, or one for the whole CPU, unless a number is asked for.
+
+    Args:
+        device_type: cuda, cpu, or another kind of which there is one.
+        count: number of slots.
+
+    Raises:
+        ValueError: if the number is not positive.
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"There cannot be {count} slots: give a number of at least 1.")
+    if device_type == "cuda":
+        import torch
+
+        visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+        devices = visible or [str(place) for place in range(torch.cuda.device_count())]
+        if devices:
+            return gpu_slots(devices, count)
+    if count in (None, 1):
+        return [{}]
+    from distilled_splat.cpu.threads import num_threads
+
+    return cpu_slots(num_threads(), count)
+
+
+def run_local(schedule: Schedule, slots: Sequence[Slot], watcher: Watcher) -> Optional[str]:
+    """Run a schedule to its end, a job in each slot at a time.
+
+    On Ctrl-C or SIGTERM the jobs that run are told to stop, and are waited for.
+
+    Args:
+        schedule: which jobs to run; it is told what becomes of them.
+        slots: where they may run.
+        watcher: told of each beginning and end, and in between.
+
+    Returns:
+        The signal that stopped it, or None if all was run that could be.
+    """
+    running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}
+    reasons: list[str] = []
+    told = False
+    with interrupts_call(reasons.append):
+        try:
+            while True:
+                for place, (job, process) in list(running.items()):
+                    code = process.poll()
+                    if code is not None:
+                        del running[place]
+                        code = 0 if job.done() else code or 1
+                        schedule.end(job.name, code == 0)
+                        watcher.ended(job, code)
+                for place, slot in enumerate(slots):
+                    job = None if reasons or place in running else schedule.next_job()
+                    if job is not None:
+                        running[place] = (job, start(job, slot))
+                        schedule.begin(job.name)
+                        watcher.begun(job)
+                if reasons and not told:
+                    told = True  # once: a second signal would keep a training from saving
+                    terminate(running)
+                if not running:
+                    return reasons[0] if reasons else None
+                watcher.look()
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+        finally:
+            if not told:
+                terminate(running)
+
+
+def terminate(running: Mapping[int, tuple[Job, subprocess.Popen[bytes]]]) -> None:
+    """Ask the processes in all slots to stop."""
+    for _, process in running.values():
+        process.terminate()
