@@ -26,6 +26,18 @@ MODES = ("L", "RGB", "RGBA")
 """Pixel formats that nerfstudio reads as they are meant; of a palette it would take the numbers for colours."""
 
 
+def dataparser_words(scene: Path) -> list[str]:
+    """Return the part of `ns-train`'s command line that says how a scene is parsed, with views held out.
+
+    Args:
+        scene: folder in blender's format (known by its transforms_train.json), or in nerfstudio's, of which every 8th
+            view is held out.
+    """
+    if (scene / "transforms_train.json").exists():
+        return ["blender-data"]
+    return ["nerfstudio-data", "--eval-mode", "interval", "--eval-interval", "8"]
+
+
 @contextmanager
 def reading_data(folder: Optional[Path]) -> Iterator[None]:
     """Tell in one sentence that a capture cannot be read.

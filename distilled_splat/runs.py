@@ -7,14 +7,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 import torch
-from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
-from nerfstudio.engine.trainer import TrainerConfig
 
 from distilled_splat.checkpoints import write_json
+
+if TYPE_CHECKING:  # nerfstudio takes seconds to import, which the command line's help need not pay
+    from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+    from nerfstudio.engine.trainer import TrainerConfig
 
 RECORD_NAME = "distilled_splat.json"
 LONGEST_TEXT = 1 << 24

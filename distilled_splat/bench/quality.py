@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import statistics
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Optional
@@ -17,6 +15,8 @@ from typing import Any, Optional
 from rich.console import Console
 
 from distilled_splat.checkpoints import latest_checkpoint, write_json
+from distilled_splat.jobs.command import start
+from distilled_splat.jobs.graph import Job
 from distilled_splat.runs import digest, read_record
 
 DEFAULT = "our default"
@@ -172,37 +172,30 @@ class QualityBench:
         Raises:
             SystemExit: if the training fails.
         """
+        from distilled_splat.photos import dataparser_words
+        from distilled_splat.training_jobs import LOG_NAME, is_finished
+
         run = self.output / "runs" / scene.name / method / name
-        if read_record(run).get("finished"):
-            return run
-        run.mkdir(parents=True, exist_ok=True)
-        command = [
-            sys.executable, "-m", "nerfstudio.scripts.train", method,
+        command = (
+            "-m", "nerfstudio.scripts.train", method,
             "--data", str(scene), "--output-dir", str(self.output / "runs"), "--timestamp", name,
             "--max-num-iterations", str(self.iterations), "--machine.seed", str(42 + seed),
             "--pipeline.datamanager.train-cameras-sampling-seed", str(42 + seed),
             "--vis", "tensorboard", "--steps-per-eval-image", "1000000", "--steps-per-eval-all-images", "1000000",
-            *options, *dataparser(scene),
-        ]  # fmt: skip
-        Console().print(f"{scene.name}: {name}")
-        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
-        with (run / "training.log").open("ab") as log:
-            code = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False).returncode
-        if code != 0 or not read_record(run).get("finished"):
-            raise SystemExit(f"The training of {name} on {scene} ended with code {code}; see {run / 'training.log'}.")
+            *options, *dataparser_words(scene),
+        )  # fmt: skip
+        job = Job(name, command, run / LOG_NAME, partial(is_finished, run))
+        if not job.done():
+            Console().print(f"{scene.name}: {name}")
+            code = start(job, {}).wait()
+            if not job.done():
+                raise SystemExit(f"The training of {name} on {scene} ended with code {code}; see {job.log}.")
         return run
 
 
 def slug(name: str) -> str:
     """Turn a row's name into one for a folder."""
     return "-".join("".join(letter if letter.isalnum() else " " for letter in name.lower()).split())
-
-
-def dataparser(scene: Path) -> list[str]:
-    """Return the part of the command line that says how a scene is parsed, every 8th view held out."""
-    if (scene / "transforms_train.json").exists():
-        return ["blender-data"]
-    return ["nerfstudio-data", "--eval-mode", "interval", "--eval-interval", "8"]
 
 
 def gaussian_count(run: Path) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,8 +20,7 @@ def nerfstudio(script: str, *arguments: str) -> None:
     command = [sys.executable, "-m", f"nerfstudio.scripts.{script}", *arguments]
     name = {"train": "ns-train", "exporter": "ns-export"}[script]
     Console().print(f"[bold]$ {name} {' '.join(arguments)}", highlight=False, soft_wrap=True)
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
-    done = subprocess.run(command, env=environment, check=False)
+    done = subprocess.run(command, check=False)
     if done.returncode != 0:
         raise SystemExit(done.returncode)
 

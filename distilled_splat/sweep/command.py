@@ -130,7 +130,7 @@ class Sweep:
         from nerfstudio.configs.dataparser_configs import all_dataparsers
         from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
 
-        from distilled_splat.bench.quality import dataparser
+        from distilled_splat.photos import dataparser_words
 
         never = "1000000000"
         words = [
@@ -139,7 +139,7 @@ class Sweep:
             "--max-num-iterations", str(self.iterations),
             "--machine.device-type", self.device_type(),
             "--steps-per-eval-image", never, "--steps-per-eval-all-images", never,
-            *self.options, *(() if set(self.options) & set(all_dataparsers) else dataparser(scene)),
+            *self.options, *(() if set(self.options) & set(all_dataparsers) else dataparser_words(scene)),
         ]  # fmt: skip
         config: Any = tyro.cli(AnnotatedBaseConfigUnion, args=words, prog="ns-train")  # type: ignore[arg-type]
         config.pipeline.datamanager.data = scene
