@@ -66,7 +66,7 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     """Voxels of the histogram along each axis."""
     first_cut: int = 0
     """Step of the first simplification."""
-    last_cut: int = 18000
+    last_cut: int = 6000
     """Step of the last simplification, after which the student has its final size."""
     cuts: int = 8
     """Number of simplifications; each keeps the same fraction."""
