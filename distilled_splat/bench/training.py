@@ -23,12 +23,17 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocati
 from distilled_splat.bench.captures import capture_parser, resampled, untouched_parser, write_capture
 from distilled_splat.bench.workload import random_scene
 from distilled_splat.gaussians import Gaussians
+from distilled_splat.student import DistilledModelConfig
 
 Kind = Literal["ours", "student", "torch"]
 """A plain step of ours, a student's with cached pseudo labels, or a plain step with the stock loss and stock Adam."""
+WITH_PHOTO, WITHOUT_PHOTO = "student, photo and label", "student, label alone"
+"""A student's steps are of two kinds: at a training camera, and between the cameras."""
 
 COUNTS = (10_000, 50_000, 150_000)
 """Gaussians that a capture is trained with."""
+VIRTUAL_VIEWS = 20
+"""Views between the cameras that a student has here; enough, as every label is there before the clock starts."""
 WARM_UP = 20
 """Steps that are not counted: kernels are read, caches filled, and all harmonics are there after these."""
 
@@ -37,7 +42,7 @@ WARM_UP = 20
 class StepTimes:
     """Median milliseconds of a training step and of its stages; `rest` is what no stage accounts for."""
 
-    kind: Kind
+    kind: str
     scene: str
     gaussians: int
     width: int
@@ -109,7 +114,7 @@ def trainer_for(
     model.sh_degree_interval = 1
     if kind == "student":
         model.teachers, model.keep_fraction, model.least_teacher_psnr = teachers, 1.0, 0.0
-        model.cuts, model.last_cut, model.structure_every = 1, steps - 1, 0
+        model.cuts, model.last_cut, model.virtual_views = 1, steps - 1, VIRTUAL_VIEWS
     if kind == "torch":
         for group in config.optimizers.values():
             group["optimizer"] = AdamOptimizerConfig(lr=group["optimizer"].lr, eps=1e-15)
@@ -129,8 +134,10 @@ def time_training(
     steps: int,
     scale: float = 1.0,
     teachers: tuple[Path, ...] = (),
-) -> tuple[StepTimes, Path]:
+) -> tuple[list[StepTimes], Path]:
     """Train for some steps and time each; return the times, and the checkpoint of what a plain training began with.
+
+    The times of a student's two kinds of steps are apart from each other.
 
     Args:
         kind: what is trained.
@@ -146,7 +153,7 @@ def time_training(
         trainer = trainer_for(kind, parser, scale, output, WARM_UP + steps, teachers)
         model, stopwatch = trainer.pipeline.model, Stopwatch()
         if kind == "student":
-            for index, view in enumerate(model.views):
+            for index, view in enumerate(model.all_views):
                 model.distillation[0].label(index, view, torch.zeros(3))
         else:
             model.set_gaussians(gaussians(model).to_splatfacto(model.config.sh_degree))
@@ -164,23 +171,30 @@ def time_training(
         for label, (owner, method) in watched.items():
             stopwatch.watch(owner, method, label)
         ends: list[float] = []
-        at_the_end = TrainingCallback(
-            [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], lambda step: ends.append(time.perf_counter())
-        )
-        trainer.callbacks.insert(0, at_the_end)
+        has_photo: list[bool] = []
+
+        def note(step: int) -> None:
+            ends.append(time.perf_counter())
+            has_photo.append(kind != "student" or model.view_index < len(model.views))
+
+        model.view_index = 0
+        trainer.callbacks.insert(0, TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], note))
         try:
             trainer.train()
         finally:
             stopwatch.release()
-    whole = np.diff(ends)[WARM_UP:]
-    stages = {label: np.zeros(len(whole)) for label in watched}
-    for label, seconds in stopwatch.seconds.items():
-        stages[label] = np.array(seconds[WARM_UP : WARM_UP + len(whole)])
-    rest = whole - sum(stages.values())
-    stages = {**stages, "rest": rest, "whole step": whole}
-    milliseconds = {label: 1e3 * float(np.median(seconds)) for label, seconds in stages.items()}
+    whole, with_photo = np.diff(ends)[WARM_UP:], np.array(has_photo[1:])[WARM_UP:]
+    stages = {label: np.array(stopwatch.seconds[label][WARM_UP : WARM_UP + len(whole)]) for label in watched}
+    stages = {**stages, "rest": whole - sum(stages.values()), "whole step": whole}
     height, width = model.last_size
-    return StepTimes(kind, scene, model.num_points, width, height, milliseconds), start
+
+    def times(name: str, steps: np.ndarray) -> StepTimes:
+        milliseconds = {label: 1e3 * float(np.median(seconds[steps])) for label, seconds in stages.items()}
+        return StepTimes(name, scene, model.num_points, width, height, milliseconds)
+
+    if kind != "student":
+        return [times(kind, with_photo)], start
+    return [times(WITH_PHOTO, with_photo), times(WITHOUT_PHOTO, ~with_photo)], start
 
 
 @contextlib.contextmanager
@@ -234,11 +248,10 @@ def training_steps(
         def add(scene: str, parser: NerfstudioDataParserConfig, gaussians: Any, scale: float = 1.0) -> None:
             place = output / f"{len(found)}"
             times, start = time_training("ours", scene, parser, gaussians, place, repeats, scale)
-            found.append(times)
-            student, _ = time_training("student", scene, parser, gaussians, place, repeats, scale, (start,) * 3)
-            found.append(student)
+            found.extend(times)
+            found.extend(time_training("student", scene, parser, gaussians, place, repeats, scale, (start,) * 3)[0])
             if compare == "torch":
-                found.append(time_training("torch", scene, parser, gaussians, place, repeats, scale)[0])
+                found.extend(time_training("torch", scene, parser, gaussians, place, repeats, scale)[0])
 
         if data is not None:
             for scale in (1.0, 2.0):
@@ -248,6 +261,18 @@ def training_steps(
             capture = output / f"capture-{count}"
             gaussians = write_capture(random_scene(count, width, height), width, height, capture)
             add("random", untouched_parser(capture), lambda model, gaussians=gaussians: gaussians)
+    return found
+
+
+def student_ratios(steps: Sequence[StepTimes]) -> dict[str, float]:
+    """Return a student's mean step over a plain one of the same size; by default half of its steps have no photo."""
+    fraction = DistilledModelConfig().virtual_fraction
+    found = {}
+    for plain, with_photo, without in zip(steps, steps[1:], steps[2:]):
+        if (plain.kind, with_photo.kind, without.kind) == ("ours", WITH_PHOTO, WITHOUT_PHOTO):
+            mean = (1 - fraction) * with_photo.whole + fraction * without.whole
+            place = f"{plain.scene}, {plain.gaussians} Gaussians, {plain.width}x{plain.height}"
+            found[f"student's mean step over a plain one, {place}"] = mean / plain.whole
     return found
 
 
