@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -45,34 +46,42 @@ def check_frame(teacher: Teacher, transform: Tensor, scale: float) -> None:
         )
 
 
-def in_frame(
-    teacher: Teacher, datamanager: Any, frame: TeacherFrame, least_psnr: float, device: torch.device
-) -> Teacher:
-    """Bring a teacher that is an exported file into the frame that the data is parsed into; others are in it already.
+def in_frame(teacher: Teacher, frame: TeacherFrame, transform: Tensor, scale: float) -> Teacher:
+    """Bring a teacher that is an exported file of a known frame into the frame that the data is parsed into.
+
+    Args:
+        teacher: what was read; a run is in the data's frame already.
+        frame: the exported file's frame: `nerfstudio` is the data's (ns-export writes it), `capture` that of the poses
+            as they were recorded.
+        transform: the data's dataparser transform, [3, 4] or [4, 4].
+        scale: the data's dataparser scale.
+    """
+    assert frame != "auto" or not teacher.is_export
+    if not teacher.is_export or frame == "nerfstudio":
+        return teacher
+    return replace(teacher, gaussians=moved(teacher.gaussians, transform[:3], scale))
+
+
+def frame_of(teacher: Teacher, datamanager: Any, least_psnr: float, device: torch.device) -> TeacherFrame:
+    """Find out in which frame an exported file is: whichever renders more like the photos.
 
     Args:
         teacher: what was read.
         datamanager: nerfstudio's datamanager with the data's frame, photos and cameras.
-        frame: the exported file's frame: `nerfstudio` is the data's (ns-export writes it), `capture` that of the poses
-            as they were recorded; `auto` takes whichever renders more like the photos.
-        least_psnr: a file that agrees less with the photos in both frames, in dB, is refused by `auto`.
+        least_psnr: a file that agrees less with the photos in both frames, in dB, is refused.
         device: where to render.
 
     Raises:
         ValueError: if it fits in no frame.
     """
-    if not teacher.is_export or frame == "nerfstudio":
-        return teacher
     scene = datamanager.train_dataparser_outputs
-    from_capture = replace(
-        teacher, gaussians=moved(teacher.gaussians, scene.dataparser_transform[:3], float(scene.dataparser_scale))
-    )
-    if frame == "capture":
-        return from_capture
-    readings = {"nerfstudio": teacher, "capture": from_capture}
-    measured = {name: mean_psnr(reading, datamanager, device) for name, reading in readings.items()}
-    best = max(measured, key=lambda name: -math.inf if math.isnan(measured[name]) else measured[name])
-    figures = " and ".join(f"{value:.1f} dB in the {name} frame" for name, value in measured.items())
+    frames: tuple[TeacherFrame, ...] = ("nerfstudio", "capture")
+    measured: dict[TeacherFrame, float] = {}
+    for frame in frames:
+        reading = in_frame(teacher, frame, scene.dataparser_transform, float(scene.dataparser_scale))
+        measured[frame] = mean_psnr(reading, datamanager, device)
+    best = max(frames, key=lambda frame: -math.inf if math.isnan(measured[frame]) else measured[frame])
+    figures = " and ".join(f"{value:.1f} dB in the {frame} frame" for frame, value in measured.items())
     if not measured[best] >= least_psnr:
         raise ValueError(
             f"The teacher {teacher.path} does not fit this data: its renders agree with the photos to {figures} only. "
@@ -80,7 +89,39 @@ def in_frame(
             f"or lower --pipeline.model.least-teacher-psnr ({least_psnr:g})."
         )
     CONSOLE.print(f"The teacher {teacher.path} is taken to be in the {best} frame: {figures}.")
-    return readings[best]
+    return best
+
+
+def brought_in(
+    teachers: Sequence[Teacher], datamanager: Any, frame: TeacherFrame, least_psnr: float, device: torch.device
+) -> tuple[list[Teacher], TeacherFrame]:
+    """Bring all teachers into the data's frame, and return the frame that the exported files among them were in.
+
+    Args:
+        teachers: what was read.
+        datamanager: nerfstudio's datamanager with the data's frame, photos and cameras.
+        frame: the frame of exported files, or `auto` to find it out for each.
+        least_psnr: see `frame_of`.
+        device: where to render.
+
+    Returns:
+        The teachers, and the one frame of all exported files; `auto` if they were in different ones.
+
+    Raises:
+        ValueError: if one fits in no frame.
+    """
+    scene = datamanager.train_dataparser_outputs
+    found: dict[Path, TeacherFrame] = {
+        teacher.path: frame_of(teacher, datamanager, least_psnr, device) if frame == "auto" else frame
+        for teacher in teachers
+        if teacher.is_export
+    }
+    moved_in = [
+        in_frame(teacher, found.get(teacher.path, frame), scene.dataparser_transform, float(scene.dataparser_scale))
+        for teacher in teachers
+    ]
+    frames = set(found.values())
+    return moved_in, frames.pop() if len(frames) == 1 else frame
 
 
 def mean_psnr(teacher: Teacher, datamanager: Any, device: torch.device) -> float:

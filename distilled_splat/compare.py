@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from distilled_splat.agreement import in_frame, psnr
+from distilled_splat.agreement import brought_in, psnr
 from distilled_splat.checkpoints import write_json
 from distilled_splat.gallery import unique_names
 from distilled_splat.held_out import FinishedRun, open_run
@@ -71,7 +71,8 @@ def compare_run(run: FinishedRun, teacher_paths: Optional[Sequence[Path]] = None
     model, record = run.model, run.record
     paths = [Path(path) for path in (record.get("teachers", ()) if teacher_paths is None else teacher_paths)]
     frame: Any = getattr(model.config, "teacher_frame", "auto")
-    teachers = [in_frame(read_teacher(path), run.datamanager, frame, -math.inf, model.device) for path in paths]
+    read = [read_teacher(path) for path in paths]
+    teachers, _ = brought_in(read, run.datamanager, frame, -math.inf, model.device)
     ensemble = TeacherEnsemble(teachers, model.device)
     names = unique_names(teachers)
 

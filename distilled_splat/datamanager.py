@@ -16,6 +16,9 @@ from nerfstudio.data.datamanagers.full_images_datamanager import (
 from distilled_splat.memory import kept_as_floats
 from distilled_splat.photos import check_masks, check_photos, first_broken, reading_data
 
+DATA_FRAME = "data_frame"
+"""Where a model finds the dataparser's transform [3, 4] and scale among the metadata of the training set."""
+
 
 @dataclass
 class PortableDatamanagerConfig(FullImageDatamanagerConfig):
@@ -43,6 +46,8 @@ class PortableDatamanager(FullImageDatamanager):
             if self.test_mode != "inference":  # an export needs no photos
                 check_photos(self.train_dataparser_outputs)
                 check_photos(self.eval_dataset._dataparser_outputs)
+        scene = self.train_dataparser_outputs
+        self.train_dataset.metadata[DATA_FRAME] = (scene.dataparser_transform[:3], float(scene.dataparser_scale))
 
     def create_train_dataset(self) -> Any:
         """Build the training set, with transparent photos left as they are."""

@@ -9,6 +9,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
+from distilled_splat.agreement import TeacherFrame, in_frame
 from distilled_splat.gaussians import SH_DEGREE_0, Gaussians
 from distilled_splat.pseudo_labels import TeacherEnsemble
 from distilled_splat.readers import Teacher, read_teacher
@@ -55,9 +56,19 @@ class Gallery:
     looked for. A teacher that cannot be read is missed, not insisted on.
     """
 
-    def __init__(self, paths: Sequence[Path], frame: str) -> None:
+    def __init__(
+        self, paths: Sequence[Path], frame: TeacherFrame, data_frame: Optional[tuple[Tensor, float]] = None
+    ) -> None:
+        """Know where the teachers are.
+
+        Args:
+            paths: run folders, checkpoints or exported files.
+            frame: the frame of exported files, as `agreement.in_frame` takes it.
+            data_frame: the dataparser's transform [3, 4] and scale; None where they are not known.
+        """
         self.paths = tuple(paths)
-        self.frame = frame
+        self.frame: TeacherFrame = frame
+        self.data_frame = data_frame
         self.ensemble: Optional[TeacherEnsemble] = None
         self.missing: tuple[str, ...] = ()
 
@@ -76,11 +87,12 @@ class Gallery:
             except ValueError:
                 missing.append(f"{path.name} (missing)")
                 continue
-            # without the photos nobody can tell in which frame an export is
-            if teacher.is_export and self.frame != "nerfstudio":
-                missing.append(f"{path.name} (of unknown frame)")
-            else:
+            if not teacher.is_export or self.frame == "nerfstudio":
                 teachers.append(teacher)
+            elif self.frame == "capture" and self.data_frame is not None:
+                teachers.append(in_frame(teacher, self.frame, *self.data_frame))
+            else:  # without the photos nobody can tell
+                missing.append(f"{path.name} (of unknown frame)")
         self.ensemble, self.missing = TeacherEnsemble(teachers, device), tuple(missing)
         return self.ensemble
 

@@ -12,6 +12,7 @@ import yaml
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from distilled_splat.agreement import TeacherFrame
 from distilled_splat.checkpoints import write_beside
 from distilled_splat.faults import writing_to
 from distilled_splat.jobs.command import last_words
@@ -76,9 +77,11 @@ class DistilledTrainer(ResumableTrainer):
         teachers = tuple(path.expanduser().absolute() for path in model.teachers)
         with writing_to(self.base_dir):
             update_record(self.base_dir, teachers=[str(path) for path in teachers])
-            note_teachers(self.as_asked, teachers)
+            note_teachers(self.as_asked, teachers, model.teacher_frame)
         self.config.logging.local_writer.enable = False  # its lines and our bars would overwrite each other
         super().setup(test_mode)
+        with writing_to(self.base_dir):
+            note_teachers(self.as_asked, teachers, model.teacher_frame)  # which is known now
 
     def train(self) -> None:
         """Train the student, and show how far it is as it was shown for the teachers."""
@@ -112,10 +115,11 @@ class DistilledTrainer(ResumableTrainer):
             CONSOLE.print(f"The run is finished, but its report could not be written ({error}).", soft_wrap=True)
 
 
-def note_teachers(student: DistilledTrainerConfig, teachers: Sequence[Path]) -> None:
-    """Name a student's teachers in its config.yml, where ns-viewer and ns-eval find them."""
+def note_teachers(student: DistilledTrainerConfig, teachers: Sequence[Path], frame: TeacherFrame) -> None:
+    """Name a student's teachers and their frame in its config.yml, where ns-viewer and ns-eval find them."""
     known = copy.deepcopy(student)
-    known.pipeline.model.teachers = tuple(teachers)  # type: ignore[attr-defined]
+    model: Any = known.pipeline.model
+    model.teachers, model.teacher_frame = tuple(teachers), frame
     content = yaml.dump(known)
     write_beside(known.get_base_dir() / "config.yml", lambda path: path.write_text(content, encoding="utf8"))
 

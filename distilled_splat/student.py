@@ -12,7 +12,8 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from distilled_splat.agreement import TeacherFrame, check_teachers, in_frame, psnr
+from distilled_splat.agreement import TeacherFrame, brought_in, check_teachers, psnr
+from distilled_splat.datamanager import DATA_FRAME
 from distilled_splat.densify import CappedStrategy
 from distilled_splat.gallery import Gallery, error_picture
 from distilled_splat.losses import VoxelGrid, structural_loss
@@ -127,7 +128,8 @@ class DistilledModel(PortableSplatfactoModel):
     def populate_modules(self) -> None:
         """Build the splat, and what the viewer shows of it."""
         super().populate_modules()
-        self.gallery = Gallery(self.config.teachers, self.config.teacher_frame)
+        metadata = self.kwargs.get("metadata") or {}
+        self.gallery = Gallery(self.config.teachers, self.config.teacher_frame, metadata.get(DATA_FRAME))
         self.controls = StudentControls(self.gaussians)
         # nerfstudio's viewer finds its elements among the model's attributes
         self.viewer_panel, self.viewer_connection = self.controls.panel, self.controls.connection
@@ -160,7 +162,7 @@ class DistilledModel(PortableSplatfactoModel):
             teachers = [read_teacher(path) for path in config.teachers]
             self.check_memory(datamanager, teachers)
             least = config.least_teacher_psnr
-            teachers = [in_frame(item, datamanager, config.teacher_frame, least, self.device) for item in teachers]
+            teachers, config.teacher_frame = brought_in(teachers, datamanager, config.teacher_frame, least, self.device)
             check_teachers(teachers, datamanager, least, self.device)
         except ValueError as error:
             raise SystemExit(str(error)) from None

@@ -17,6 +17,7 @@ from tiny import tiny_student, tiny_teacher, trained
 
 from distilled_splat.frames import moved
 from distilled_splat.gaussians import Gaussians
+from distilled_splat.held_out import open_run
 from distilled_splat.readers import read_frame, read_teacher
 
 STEPS = 250
@@ -87,6 +88,18 @@ def test_one_student_of_a_run_and_of_exports_in_both_frames(
     assert same(nerfstudio, run[kept]) and same(capture, dataclasses.replace(nerfstudio, quats=capture.quats), 1e-4)
     figures = [float(value) for value in re.findall(r"([\d.]+)dBinthe", output)]
     assert figures[0] - figures[1] > 1 and figures[3] == pytest.approx(figures[0], abs=0.11)
+
+
+def test_a_frame_that_was_found_out_is_known_after_the_training(exports: Exports, tmp_path: Path) -> None:
+    trainer = trained(student(exports, tmp_path / "one", exports.capture))
+    gallery: Any = open_run(trainer.base_dir / "config.yml").model.gallery
+    (member,) = gallery.find(torch.device("cpu")).members
+    assert gallery.missing == () and same(member, trainer.pipeline.model.distillation[0].ensemble.members[0])
+
+    trainer = trained(student(exports, tmp_path / "mixed", exports.capture, exports.nerfstudio))
+    gallery = open_run(trainer.base_dir / "config.yml").model.gallery
+    assert len(gallery.find(torch.device("cpu")).members) == 0
+    assert gallery.missing == ("capture.ply (of unknown frame)", "splat.ply (of unknown frame)")
 
 
 @pytest.mark.parametrize("count", [1, 5])
