@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-PATIENCE = 600
+PATIENCE = 120
 """Seconds after which a page that ought to have changed is taken for stuck."""
 
 
