@@ -95,15 +95,15 @@ class DistilledTrainer(ResumableTrainer):
         self.progress.look()
 
     def after_train(self, step: int) -> None:
-        """Write the report, note that the run is finished, and take the bars away before a viewer is left open.
+        """Take the bars away, write the report, and then note that the run is finished.
 
         In that order: a kill in between costs a new report only.
         """
+        self.progress.stop()
         if self.stopped_by is None:
             self.report()
         super().after_train(step)
         self.progress.ended(self.job, 0)
-        self.progress.stop()
 
     def report(self) -> None:
         """Write the run's report; whatever goes wrong with it, the run is finished."""

@@ -190,7 +190,7 @@ class ResumableTrainer(Trainer):
         if "psnr" in metrics:  # of one photo, it would jump about
             psnr = metrics["psnr"].detach()
             self.psnr = psnr if self.psnr is None else torch.lerp(self.psnr, psnr, WEIGHT_OF_A_PSNR)
-        return loss, losses, metrics
+        return loss.detach(), self.losses, metrics  # nerfstudio writes them down as numbers
 
     def refuse_explosion(self, step: int, losses: dict[str, Tensor], parameters: dict[str, Tensor]) -> None:
         """End the training, unsaved, if a loss or a parameter is NaN or infinite.
