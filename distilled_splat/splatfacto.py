@@ -319,10 +319,14 @@ class PortableSplatfactoModel(SplatfactoModel):
         (loss,) = self.losses_by(outputs["rgb"], batch, self.photo(batch, outputs["background"]))
         return {"main_loss": loss}
 
+    def mask_of(self, batch: dict[str, Any]) -> Optional[Tensor]:
+        """Return a batch's mask at the step's resolution, [H, W, 1], or None if it has none."""
+        return self._downscale_if_required(batch["mask"]).to(self.device) if "mask" in batch else None
+
     def losses_by(self, rendered: Tensor, batch: dict[str, Any], *targets: Tensor) -> list[Tensor]:
         """Return L_color of a render by each target [H, W, 3]; all are black where the batch's mask is off."""
-        if "mask" in batch:
-            mask = self._downscale_if_required(batch["mask"]).to(self.device)
+        mask = self.mask_of(batch)
+        if mask is not None:
             rendered, targets = rendered * mask, tuple(target * mask for target in targets)
         return photometric_losses(rendered, *targets, ssim_weight=self.config.ssim_lambda)
 

@@ -28,6 +28,7 @@ from distilled_splat.splatfacto import (
     PortableSplatfactoModelConfig,
     ply_megabytes,
 )
+from distilled_splat.trust import LabelTrust
 from distilled_splat.viewer import StudentControls
 from distilled_splat.virtual_views import views_between
 
@@ -56,6 +57,10 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     """Weight of the loss against the pseudo labels, the mean of the teachers' renders."""
     virtual_fraction: float = 0.5
     """Part of the steps that render a view between training cameras, where there is only a pseudo label."""
+    trust_margin: float = 0.25
+    """Labels count, by lambda-kd and virtual-fraction, while the student's squared error on the photos exceeds that of
+    the teachers' mean by more than this part of it, and fully from twice this part on: teachers that hardly know better
+    hold a student back. 0, as in the paper: always fully."""
     virtual_views: int = 250
     """Number of such views; each is rendered by the teachers once."""
     structure_weight: float = 0.0
@@ -113,6 +118,7 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
             f"--pipeline.model.virtual-fraction {self.virtual_fraction} must lie in [0, 1)": (
                 not 0 <= self.virtual_fraction < 1
             ),
+            f"--pipeline.model.trust-margin {self.trust_margin} must not be negative": not self.trust_margin >= 0,
             "--pipeline.model.structure-resolution must be at least 2": self.structure_resolution < 2,
         }
         for fault, found in faults.items():
@@ -173,6 +179,7 @@ class DistilledModel(PortableSplatfactoModel):
         # a tuple is invisible to torch.nn.Module and to the viewer's search for controls
         ensemble = TeacherEnsemble(teachers, self.device)
         self.distillation = (PseudoLabels(ensemble, config.label_cache_megabytes),)
+        self.trust = LabelTrust(config.trust_margin)
         self.gallery.meet(ensemble)
         self.grid = VoxelGrid.around(standard.gaussians.means.to(self.device), config.structure_resolution)
         self.teacher_histogram = self.grid.histogram(standard.gaussians.means.to(self.device))
@@ -210,7 +217,8 @@ class DistilledModel(PortableSplatfactoModel):
         assert camera.metadata is not None
         self.view_index = int(camera.metadata["cam_idx"])
         virtual = len(self.all_views) - len(self.views)
-        if virtual and self.step % STEPS_PER_PSNR and float(torch.rand(())) < self.config.virtual_fraction:
+        part = self.config.virtual_fraction * self.trust.value
+        if virtual and self.step % STEPS_PER_PSNR and float(torch.rand(())) < part:
             self.view_index = len(self.views) + int(torch.randint(virtual, ()))
         return downscaled(self.all_views[self.view_index], self._get_downscale_factor())
 
@@ -249,15 +257,36 @@ class DistilledModel(PortableSplatfactoModel):
         targets: dict[str, Tensor] = {}
         if has_photo:
             targets["main_loss"] = self.photo(batch, outputs["background"])
-        if not has_photo or self.config.lambda_kd > 0:
-            targets["kd_loss"] = self.distillation[0].label(
-                self.view_index, self.all_views[self.view_index], outputs["background"], self._get_downscale_factor()
-            )
-        values = self.losses_by(outputs["rgb"], batch if has_photo else {}, *targets.values())
-        losses = dict(zip(targets, values))
+        lambda_kd = self.config.lambda_kd * self.trust.value
+        if not has_photo or lambda_kd > 0:
+            targets["kd_loss"] = self.label(outputs)
+        masked = batch if has_photo else {}
+        losses = dict(zip(targets, self.losses_by(outputs["rgb"], masked, *targets.values())))
+        if has_photo and self.step % STEPS_PER_PSNR == 0 and self.distills:
+            label = targets["kd_loss"] if "kd_loss" in targets else self.label(outputs)
+            self.trust.see(outputs["rgb"].detach(), label, targets["main_loss"], self.mask_of(batch))
         if has_photo and "kd_loss" in losses:
-            losses["kd_loss"] = self.config.lambda_kd * losses["kd_loss"]
+            losses["kd_loss"] = lambda_kd * losses["kd_loss"]
         return losses
+
+    @property
+    def distills(self) -> bool:
+        """Whether there is any use for pseudo labels."""
+        return self.config.lambda_kd > 0 or self.config.virtual_fraction > 0
+
+    def label(self, outputs: dict[str, Any]) -> Tensor:
+        """Return the pseudo label of the step's view over the step's background, [H, W, 3]."""
+        index = self.view_index
+        return self.distillation[0].label(
+            index, self.all_views[index], outputs["background"], self._get_downscale_factor()
+        )
+
+    def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Add how far labels are trusted."""
+        metrics = super().get_metrics_dict(outputs, batch)
+        if self.training and metrics and self.distills:
+            metrics["label_trust"] = torch.tensor(self.trust.value)
+        return metrics
 
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: Optional[dict[str, Tensor]] = None

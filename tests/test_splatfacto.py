@@ -177,7 +177,7 @@ def test_masked_pixels_do_not_count(tmp_path: Path, scene: Path, teachers: tuple
     masked = edited(scene, tmp_path / "masked", with_masks)
     Image.fromarray(mask).save(masked / "mask.png")
     options: dict[str, Any] = {"background_color": "black", "num_downscales": 0}
-    student = trained(tiny_student(masked, tmp_path, teachers, structure_weight=0.0, virtual_fraction=0.0, **options))
+    student = trained(tiny_student(masked, tmp_path, teachers, virtual_fraction=0.0, trust_margin=0.0, **options))
     camera, batch = one_step_inputs(student)
     model = student.pipeline.model
     outputs = model.get_outputs(camera)

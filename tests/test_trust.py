@@ -1,0 +1,60 @@
+"""How far pseudo labels are trusted, by known errors of student and teachers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from distilled_splat.trust import MEMORY, LabelTrust
+
+PHOTO = torch.full((6, 5, 3), 0.5)
+
+
+def seen(student: float, ensemble: float, margin: float = 0.25) -> float:
+    """Return the trust after one photo that both are off by so much everywhere."""
+    trust = LabelTrust(margin)
+    trust.see(PHOTO + student, PHOTO - ensemble, PHOTO)
+    return trust.value
+
+
+@pytest.mark.parametrize(
+    ("student", "ensemble", "expected"),
+    [
+        (0.2, 0.1, 1.0),
+        (1.5**0.5 * 0.1, 0.1, 1.0),
+        (1.375**0.5 * 0.1, 0.1, 0.5),
+        (1.25**0.5 * 0.1, 0.1, 0.0),
+        (0.1, 0.1, 0.0),
+        (0.1, 0.2, 0.0),
+        (0.1, 0.0, 1.0),
+        (0.0, 0.0, 0.0),
+    ],
+)
+def test_trust_grows_with_what_the_teachers_know_better(student: float, ensemble: float, expected: float) -> None:
+    assert seen(student, ensemble) == pytest.approx(expected, abs=1e-5)
+
+
+def test_without_a_margin_labels_are_trusted_always() -> None:
+    assert seen(0.1, 0.2, margin=0.0) == 1.0
+    assert LabelTrust(0.25).value == 1.0
+
+
+def test_the_errors_are_averages_that_forget() -> None:
+    trust = LabelTrust(0.3)
+    student, ensemble = 0.04, 0.01
+    trust.see(PHOTO + 0.2, PHOTO + 0.1, PHOTO)
+    for _ in range(7):
+        student, ensemble = MEMORY * student + (1 - MEMORY) * 0.01, MEMORY * ensemble + (1 - MEMORY) * 0.0225
+        trust.see(PHOTO + 0.1, PHOTO - 0.15, PHOTO)
+    assert trust.value == pytest.approx((student - ensemble) / (0.3 * ensemble) - 1, rel=1e-4)
+    assert 0 < trust.value < 1
+
+
+def test_what_the_mask_leaves_out_does_not_count() -> None:
+    mask = torch.zeros(6, 5, 1)
+    mask[:3] = 1
+    label = PHOTO + 0.1
+    label[3:] += 0.4
+    trust = LabelTrust(0.25)
+    trust.see(PHOTO + 0.2, label, PHOTO, mask)
+    assert trust.value == 1.0
