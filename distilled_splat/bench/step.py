@@ -34,7 +34,7 @@ class StepBench:
     def run(self) -> None:
         """Measure, print the tables, and write the file if one was asked for."""
         from distilled_splat.bench.rasterizer import SIZES, measure
-        from distilled_splat.bench.training import exponents, peak_megabytes, student_ratios, training_steps
+        from distilled_splat.bench.training import exponents, student_ratios, training_steps
         from distilled_splat.bench.workload import measure_peak, processor_name
         from distilled_splat.cpu.simd import LANES
         from distilled_splat.cpu.threads import num_threads
@@ -46,10 +46,8 @@ class StepBench:
         steps: list[StepTimes] = []
         growth: dict[str, float] = {}
         if self.training:
-            before = peak_megabytes()
             steps = training_steps(self.data, SIZES, self.compare, self.repeats)
-            peak_above = {"peak memory above start, MB": peak_megabytes() - before}
-            growth = {**student_ratios(steps), **exponents(steps), **peak_above}
+            growth = {**student_ratios(steps), **exponents(steps)}
             print_steps(steps, growth)
         if self.json is not None:
             write_json(self.json, machine, measurements, steps, growth)
@@ -79,10 +77,11 @@ def print_steps(steps: list[StepTimes], growth: dict[str, float]) -> None:
     names = list(steps[0].milliseconds)
     console = Console()
     console.width = max(console.width, 140)
-    table = Table("whole training step, ms", "Gaussians", "pixels", *names)
+    table = Table("whole training step, ms", "Gaussians", "pixels", *names, "peak MB")
     for step in steps:
         milliseconds = (f"{step.milliseconds[name]:.1f}" for name in names)
-        table.add_row(f"{step.scene}, {step.kind}", f"{step.gaussians:,}", f"{step.width}x{step.height}", *milliseconds)
+        size = (f"{step.gaussians:,}", f"{step.width}x{step.height}")
+        table.add_row(f"{step.scene}, {step.kind}", *size, *milliseconds, f"{step.peak_megabytes:.0f}")
     for column in table.columns[1:]:
         column.justify = "right"
     console.print(table)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import multiprocessing
 import resource
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Optional
 
@@ -48,6 +51,8 @@ class StepTimes:
     width: int
     height: int
     milliseconds: dict[str, float]
+    peak_megabytes: float
+    """Most memory that the training held, above what it takes to import nerfstudio, in 10^6 bytes."""
 
     @property
     def whole(self) -> float:
@@ -150,6 +155,7 @@ def time_training(
         scale: size of the photos relative to their own.
         teachers: of a student.
     """
+    before = peak_megabytes()
     with silence(), stock_loss() if kind == "torch" else contextlib.nullcontext():
         trainer = trainer_for(kind, parser, scale, output, WARM_UP + steps, teachers)
         model, stopwatch = trainer.pipeline.model, Stopwatch()
@@ -184,14 +190,17 @@ def time_training(
             trainer.train()
         finally:
             stopwatch.release()
+    peak = peak_megabytes() - before
     whole, with_photo = np.diff(ends)[WARM_UP:], np.array(has_photo[1:])[WARM_UP:]
-    stages = {label: np.array(stopwatch.seconds[label][WARM_UP : WARM_UP + len(whole)]) for label in watched}
+    # a student that starts from its teacher gathers no statistics
+    seconds = {label: stopwatch.seconds[label] or [0.0] * (WARM_UP + len(whole)) for label in watched}
+    stages = {label: np.array(seconds[label][WARM_UP : WARM_UP + len(whole)]) for label in watched}
     stages = {**stages, "rest": whole - sum(stages.values()), "whole step": whole}
     height, width = model.last_size
 
     def times(name: str, steps: np.ndarray) -> StepTimes:
         milliseconds = {label: 1e3 * float(np.median(seconds[steps])) for label, seconds in stages.items()}
-        return StepTimes(name, scene, model.num_points, width, height, milliseconds)
+        return StepTimes(name, scene, model.num_points, width, height, milliseconds, peak)
 
     if kind != "student":
         return [times(kind, with_photo)], start
@@ -247,22 +256,34 @@ def training_steps(
         output = Path(folder)
 
         def add(scene: str, parser: NerfstudioDataParserConfig, gaussians: Any, scale: float = 1.0) -> None:
-            place = output / f"{len(found)}"
-            times, start = time_training("ours", scene, parser, gaussians, place, repeats, scale)
+            arguments = (scene, parser, gaussians, output / f"{len(found)}", repeats, scale)
+            times, start = alone(time_training, "ours", *arguments)
             found.extend(times)
-            found.extend(time_training("student", scene, parser, gaussians, place, repeats, scale, (start,) * 3)[0])
+            found.extend(alone(time_training, "student", *arguments, (start,) * 3)[0])
             if compare == "torch":
-                found.extend(time_training("torch", scene, parser, gaussians, place, repeats, scale)[0])
+                found.extend(alone(time_training, "torch", *arguments)[0])
 
         if data is not None:
             for scale in (1.0, 2.0):
                 for count in COUNTS:
-                    add(data.name, capture_parser(data), lambda model, count=count: resampled(model, count), scale)
+                    add(data.name, capture_parser(data), partial(resampled, count=count), scale)
         for count, width, height in sizes:
             capture = output / f"capture-{count}"
             gaussians = write_capture(random_scene(count, width, height), width, height, capture)
-            add("random", untouched_parser(capture), lambda model, gaussians=gaussians: gaussians)
+            add("random", untouched_parser(capture), partial(given, gaussians))
     return found
+
+
+def given(gaussians: Gaussians, model: Any) -> Gaussians:
+    """Return what is given, whatever the model."""
+    return gaussians
+
+
+def alone(task: Callable[..., Any], *arguments: Any) -> Any:
+    """Do something in a process of its own: what trainings leave behind in memory would slow down the next ones."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        return pool.submit(task, *arguments).result()
 
 
 def student_ratios(steps: Sequence[StepTimes]) -> dict[str, float]:
