@@ -135,7 +135,10 @@ def check_end(output: Path) -> None:
 def stage_of(output: Path) -> str:
     """Tell which run was being trained, by the newest progress."""
     reports = sorted(output.glob("scene/*/*/progress.json"), key=lambda path: path.stat().st_mtime)
-    return reports[-1].parent.name.split("-")[0] if reports else "start"
+    if not reports:
+        return "nothing yet"
+    run = reports[-1].parent
+    return "student" if run.parent.name == "distilled-splatfacto" else run.name.split("-")[0]
 
 
 def round_of_kills(scene: Path, output: Path, kills: int, chance: random.Random, longest: float) -> Story:
@@ -155,16 +158,18 @@ def round_of_kills(scene: Path, output: Path, kills: int, chance: random.Random,
         before = finished_files(output)
         process = start(scene, output)
         due = sum(story.kills.values()) < kills
+        moment = chance.uniform(0, longest)
         try:
-            code = process.wait(chance.uniform(0, longest) if due else PATIENCE)
+            code = process.wait(moment if due else PATIENCE)
             assert code == 0, f"the command failed by itself with code {code}; see {output / 'log'}"
         except subprocess.TimeoutExpired:
             assert due, f"the command is stuck; see {output / 'log'}"
-            kind = KINDS[(offset + sum(story.kills.values())) % len(KINDS)]
-            story.stages[stage_of(output)] += 1
+            kind, stage = KINDS[(offset + sum(story.kills.values())) % len(KINDS)], stage_of(output)
+            story.stages[stage] += 1
             story.kills[kind] += 1
             kill(process, kind)
             code = process.wait(PATIENCE)
+            print(f"{kind} killed after {moment:.1f} s, at work on {stage}: exit code {code}", flush=True)
         story.exits[code] += 1
         check(output, before)
         # a student may be killed when it is finished and only has to leave; the command would then train another one
@@ -191,9 +196,9 @@ def main() -> None:
             total.rounds += story.rounds
             for name in ("kills", "stages", "exits"):
                 getattr(total, name).update(getattr(story, name))
-            print(f"round {total.rounds}: {dict(story.kills)} in {time.monotonic() - began:.0f} s", flush=True)
+            print(f"round {total.rounds} took {time.monotonic() - began:.0f} s", flush=True)
     print(f"{sum(total.kills.values())} kills survived in {total.rounds} rounds: {dict(total.kills)}")
-    print(f"while these were trained: {dict(total.stages)}; exit codes: {dict(total.exits)}")
+    print(f"at work on: {dict(total.stages)}; exit codes: {dict(total.exits)}")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from distilled_splat.bench.captures import untouched_parser, write_capture
