@@ -189,7 +189,7 @@ def print_files(files: list[Exported], console: Console) -> None:
     table = Table("format", *("SH degree", "MB", "PSNR", "lost, dB"))
     for file in files:
         psnr = "" if file.psnr is None else f"{file.psnr:.2f}"
-        lost = "" if file.lost is None else f"{file.lost:.3f}"
+        lost = "" if file.lost is None else f"{round(file.lost, 3) + 0.0:.3f}"  # no "-0.000"
         table.add_row(file.kind, f"{file.sh_degree}", f"{file.megabytes:.3f}", psnr, lost)
     for column in table.columns[1:]:
         column.justify = "right"

@@ -41,7 +41,7 @@ svg { width: 100%; height: auto; display: block; }
 .pair input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: ew-resize; }
 .choose { display: flex; flex-wrap: wrap; gap: .6rem; justify-content: space-between; margin: .5rem 0; }
 select { font: inherit; padding: .3rem; max-width: 100%; }
-@media (max-width: 36rem) { th, td { padding: .3rem; font-size: .78rem; white-space: normal; } }
+@media (max-width: 36rem) { th, td { padding: .3rem .2rem; font-size: .75rem; white-space: normal; } }
 pre { background: #f4f6f9; padding: .7rem; border-radius: .4rem; white-space: pre-wrap; overflow-wrap: anywhere;
   font-size: .85rem; }
 """
