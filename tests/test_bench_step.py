@@ -10,7 +10,7 @@ from distilled_splat.bench.training import (
     WITHOUT_PHOTO,
     StepTimes,
     exponents,
-    student_ratios,
+    side_by_side,
     time_training,
 )
 from distilled_splat.bench.workload import random_scene
@@ -72,5 +72,12 @@ def test_students_mean_step_is_that_of_its_mixture() -> None:
         times_of("fox", WITH_PHOTO, 10, 20, 12.0),
         times_of("fox", WITHOUT_PHOTO, 10, 20, 9.0),
         times_of("fox", "torch", 10, 20, 50.0),
+        times_of("fox", "ours", 10, 40, 20.0),
+        times_of("fox", WITH_PHOTO, 10, 40, 30.0),
+        times_of("fox", WITHOUT_PHOTO, 10, 40, 20.0),
     ]
-    assert list(student_ratios(steps).values()) == pytest.approx([1.05])
+    rows = side_by_side(steps)
+    assert [(row.width, row.plain, row.student, row.stock) for row in rows] == [
+        (20, 10.0, 10.5, 50.0),
+        (40, 20.0, 25.0, None),
+    ]

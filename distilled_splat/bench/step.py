@@ -13,7 +13,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:  # numba and nerfstudio take seconds to import, which other subcommands need not pay
     from distilled_splat.bench.rasterizer import Measurement
-    from distilled_splat.bench.training import StepTimes
+    from distilled_splat.bench.training import AtOneSize, StepTimes
 
 
 @dataclass
@@ -34,7 +34,7 @@ class StepBench:
     def run(self) -> None:
         """Measure, print the tables, and write the file if one was asked for."""
         from distilled_splat.bench.rasterizer import SIZES, measure
-        from distilled_splat.bench.training import exponents, student_ratios, training_steps
+        from distilled_splat.bench.training import exponents, side_by_side, training_steps
         from distilled_splat.bench.workload import measure_peak, processor_name
         from distilled_splat.cpu.simd import LANES
         from distilled_splat.cpu.threads import num_threads
@@ -47,8 +47,9 @@ class StepBench:
         growth: dict[str, float] = {}
         if self.training:
             steps = training_steps(self.data, SIZES, self.compare, self.repeats)
-            growth = {**student_ratios(steps), **exponents(steps)}
-            print_steps(steps, growth)
+            growth = exponents(steps)
+            print_steps(steps)
+            print_side_by_side(side_by_side(steps), growth)
         if self.json is not None:
             write_json(self.json, machine, measurements, steps, growth)
 
@@ -72,19 +73,31 @@ def print_table(machine: dict[str, Any], measurements: list[Measurement]) -> Non
     Console().print(table)
 
 
-def print_steps(steps: list[StepTimes], growth: dict[str, float]) -> None:
-    """Print whole training steps, one line each, and how their time grows."""
+def print_steps(steps: list[StepTimes]) -> None:
+    """Print whole training steps and their stages, one line each."""
     names = list(steps[0].milliseconds)
     console = Console()
     console.width = max(console.width, 140)
-    table = Table("whole training step, ms", "Gaussians", "pixels", *names, "peak MB")
+    table = Table("whole training step, ms", "Gaussians", "pixels", *names)
     for step in steps:
         milliseconds = (f"{step.milliseconds[name]:.1f}" for name in names)
-        size = (f"{step.gaussians:,}", f"{step.width}x{step.height}")
-        table.add_row(f"{step.scene}, {step.kind}", *size, *milliseconds, f"{step.peak_megabytes:.0f}")
+        table.add_row(f"{step.scene}, {step.kind}", f"{step.gaussians:,}", f"{step.width}x{step.height}", *milliseconds)
     for column in table.columns[1:]:
         column.justify = "right"
     console.print(table)
+
+
+def print_side_by_side(rows: list[AtOneSize], growth: dict[str, float]) -> None:
+    """Print plain, student's and stock steps beside each other, and how the time of plain ones grows."""
+    table = Table("ms a step", "Gaussians", "pixels", "plain", "student", "over plain", "stock", "over plain", "MB")
+    for row in rows:
+        stock = ("", "") if row.stock is None else (f"{row.stock:.1f}", f"{row.stock / row.plain:.2f}")
+        student = (f"{row.plain:.1f}", f"{row.student:.1f}", f"{row.student / row.plain:.2f}")
+        size = (f"{row.gaussians:,}", f"{row.width}x{row.height}")
+        table.add_row(row.scene, *size, *student, *stock, f"{row.peak_megabytes:.0f}")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    Console().print(table)
     for name, value in growth.items():
         Console().print(f"{name}: {value:.2f}")
 

@@ -286,16 +286,35 @@ def alone(task: Callable[..., Any], *arguments: Any) -> Any:
         return pool.submit(task, *arguments).result()
 
 
-def student_ratios(steps: Sequence[StepTimes]) -> dict[str, float]:
-    """Return a student's mean step over a plain one of the same size; by default half of its steps have no photo."""
+@dataclass(frozen=True)
+class AtOneSize:
+    """What trainings of the same scene, Gaussians and pixels took: milliseconds a step, and memory."""
+
+    scene: str
+    gaussians: int
+    width: int
+    height: int
+    plain: float
+    student: float
+    """The mean over its two kinds of steps; by default half of them have no photo."""
+    stock: Optional[float]
+    """With the stock loss and stock Adam, where that was timed."""
+    peak_megabytes: float
+    """Of the student."""
+
+
+def side_by_side(steps: Sequence[StepTimes]) -> list[AtOneSize]:
+    """Put the kinds of steps that were timed at one size beside each other."""
     fraction = DistilledModelConfig().virtual_fraction
-    found = {}
-    for plain, with_photo, without in zip(steps, steps[1:], steps[2:]):
-        if (plain.kind, with_photo.kind, without.kind) == ("ours", WITH_PHOTO, WITHOUT_PHOTO):
-            mean = (1 - fraction) * with_photo.whole + fraction * without.whole
-            place = f"{plain.scene}, {plain.gaussians} Gaussians, {plain.width}x{plain.height}"
-            found[f"student's mean step over a plain one, {place}"] = mean / plain.whole
-    return found
+    sizes: dict[tuple[str, int, int, int], dict[str, StepTimes]] = {}
+    for step in steps:
+        sizes.setdefault((step.scene, step.gaussians, step.width, step.height), {})[step.kind] = step
+    rows = []
+    for size, kinds in sizes.items():
+        student = (1 - fraction) * kinds[WITH_PHOTO].whole + fraction * kinds[WITHOUT_PHOTO].whole
+        stock = kinds["torch"].whole if "torch" in kinds else None
+        rows.append(AtOneSize(*size, kinds["ours"].whole, student, stock, kinds[WITH_PHOTO].peak_megabytes))
+    return rows
 
 
 def exponents(steps: Sequence[StepTimes]) -> dict[str, float]:
