@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from distilled_splat.bench.quality import summary
+from distilled_splat.bench.quality import DEFAULT, summary
 from distilled_splat.checkpoints import write_beside
 
 Key = tuple[str, Optional[float], str]
@@ -45,7 +45,9 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, StrMethodFormatter
 
+    students = {result["row"] for result in results if result["fraction"] is not None}
     scenes = list(dict.fromkeys(result["scene"] for result in results))
     figure, axes = pyplot.subplots(len(scenes), 2, figsize=(11, 4 * len(scenes)), squeeze=False)
     for scene, (over_gaussians, over_megabytes) in zip(scenes, axes):
@@ -56,11 +58,16 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
                 rows.setdefault(row, []).append((group[0]["gaussians"], group[0]["megabytes"], mean, spread))
         for row, points in rows.items():
             gaussians, megabytes, means, spreads = zip(*sorted(points))
+            style = {"marker": "o" if row in students else "s", "linewidth": 2.5 if row == DEFAULT else 1.2}
             for axis, sizes in ((over_gaussians, gaussians), (over_megabytes, megabytes)):
-                axis.errorbar(sizes, means, yerr=spreads, marker="o", markersize=4, capsize=3, label=row)
+                axis.errorbar(sizes, means, yerr=spreads, markersize=5, capsize=3, label=row, **style)
         for axis, label in ((over_gaussians, "Gaussians"), (over_megabytes, "megabytes (.ply)")):
             axis.set(xscale="log", xlabel=label, ylabel="PSNR on held-out views, dB", title=scene)
             axis.grid(alpha=0.3)
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_minor_locator(NullLocator())
+        over_gaussians.xaxis.set_major_formatter(EngFormatter(sep=""))
+        over_megabytes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         over_megabytes.legend(fontsize=7)
     figure.tight_layout()
     write_beside(path, lambda temporary: figure.savefig(temporary, format="png", dpi=120))
