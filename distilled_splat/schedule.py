@@ -1,4 +1,4 @@
-"""Keep the shape of a training schedule whatever its length."""
+"""Keep the shape of a training schedule whatever its length, and how far the Gaussians can travel in it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import copy
 from typing import Any
 
 from nerfstudio.engine.trainer import TrainerConfig
+
+HASTE = {"means": 1.0, "quats": 0.5, "features_rest": 0.5}
+"""Parameters whose learning rates grow in a shorter run, by which power of how much shorter it is."""
+SHORTEST = 0.1
+"""They grow no further in runs that are shorter than this part of the schedule's length."""
 
 
 def scaled_to_run(config: TrainerConfig) -> TrainerConfig:
@@ -16,6 +21,10 @@ def scaled_to_run(config: TrainerConfig) -> TrainerConfig:
     that densification, opacity resets, degrees of spherical harmonics, resolution steps and learning-rate decay keep
     their place in it. The densification interval alone has a floor (`model.min_refine_every`): it is the window over
     which gradients are averaged, and a window of fewer views than that chooses Gaussians by chance.
+
+    With Adam a parameter moves by about its learning rate in every step. Centres, rotations and the harmonics above
+    degree 0 have small ones, which in a short run would leave them near to where they began; there theirs are larger
+    (see docs/method.md).
     """
     config = copy.deepcopy(config)
     model: Any = config.pipeline.model
@@ -36,5 +45,11 @@ def scaled_to_run(config: TrainerConfig) -> TrainerConfig:
         for name in ("max_steps", "warmup_steps"):
             if scheduler is not None and hasattr(scheduler, name):
                 setattr(scheduler, name, scaled(getattr(scheduler, name)))
+    shorter = 1 / min(max(factor, SHORTEST), 1.0)
+    for name, power in HASTE.items():
+        group = config.optimizers[name]
+        group["optimizer"].lr *= shorter**power
+        if getattr(group["scheduler"], "lr_final", None) is not None:
+            group["scheduler"].lr_final *= shorter**power
     model.schedule_length = config.max_num_iterations
     return config

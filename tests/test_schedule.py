@@ -70,3 +70,13 @@ def test_the_densification_interval_has_a_floor_and_resets_keep_their_place() ->
 def test_zero_stays_zero_and_nothing_else_becomes_zero() -> None:
     model = scaled_model(distilled_splatfacto, 10, first_cut=0, warmup_length=500)
     assert model.first_cut == 0 and model.warmup_length == 1 and model.sh_degree_interval == 1
+
+
+@pytest.mark.parametrize(("iterations", "shorter"), [(30000, 1), (15000, 2), (3000, 10), (300, 10), (60000, 1)])
+def test_what_has_far_to_go_hurries_in_a_shorter_run(iterations: int, shorter: float) -> None:
+    full, scaled = distilled_splatfacto.config.optimizers, scaled_to_run(of_length(distilled_splatfacto, iterations))
+    for name, group in scaled.optimizers.items():
+        factor = {"means": shorter, "quats": shorter**0.5, "features_rest": shorter**0.5}.get(name, 1)
+        assert group["optimizer"].lr == pytest.approx(factor * full[name]["optimizer"].lr)
+        if group["scheduler"] is not None:
+            assert group["scheduler"].lr_final == pytest.approx(factor * full[name]["scheduler"].lr_final)
