@@ -7,10 +7,8 @@ from typing import Any
 
 from nerfstudio.engine.trainer import TrainerConfig
 
-HASTE = {"means": 1.0, "quats": 0.5, "features_rest": 0.5}
-"""Parameters whose learning rates grow in a shorter run, by which power of how much shorter it is."""
 SHORTEST = 0.1
-"""They grow no further in runs that are shorter than this part of the schedule's length."""
+"""Learning rates grow no further in runs that are shorter than this part of the schedule's length."""
 
 
 def scaled_to_run(config: TrainerConfig) -> TrainerConfig:
@@ -23,8 +21,8 @@ def scaled_to_run(config: TrainerConfig) -> TrainerConfig:
     which gradients are averaged, and a window of fewer views than that chooses Gaussians by chance.
 
     With Adam a parameter moves by about its learning rate in every step. Centres, rotations and the harmonics above
-    degree 0 have small ones, which in a short run would leave them near to where they began; there theirs are larger
-    (see docs/method.md).
+    degree 0 have small ones, which in a short run would leave them near to where they began; there theirs are larger,
+    by the powers that `model.haste()` gives (see docs/method.md).
     """
     config = copy.deepcopy(config)
     model: Any = config.pipeline.model
@@ -46,7 +44,7 @@ def scaled_to_run(config: TrainerConfig) -> TrainerConfig:
             if scheduler is not None and hasattr(scheduler, name):
                 setattr(scheduler, name, scaled(getattr(scheduler, name)))
     shorter = 1 / min(max(factor, SHORTEST), 1.0)
-    for name, power in HASTE.items():
+    for name, power in model.haste().items():
         group = config.optimizers[name]
         group["optimizer"].lr *= shorter**power
         if getattr(group["scheduler"], "lr_final", None) is not None:

@@ -57,6 +57,10 @@ class PortableSplatfactoModelConfig(SplatfactoModelConfig):
     )  # fmt: skip
     """Fields that hold step numbers, to be scaled with the run."""
 
+    def haste(self) -> dict[str, float]:
+        """Return whose learning rates grow in a run shorter than `schedule_length`, and by which power of how much."""
+        return {"means": 1.0, "quats": 0.5, "features_rest": 0.5}
+
 
 class LazyLpips:
     """LPIPS whose weights are fetched when it is first used, and which is left out when they cannot be had."""

@@ -73,10 +73,15 @@ def test_zero_stays_zero_and_nothing_else_becomes_zero() -> None:
 
 
 @pytest.mark.parametrize(("iterations", "shorter"), [(30000, 1), (15000, 2), (3000, 10), (300, 10), (60000, 1)])
-def test_what_has_far_to_go_hurries_in_a_shorter_run(iterations: int, shorter: float) -> None:
-    full, scaled = distilled_splatfacto.config.optimizers, scaled_to_run(of_length(distilled_splatfacto, iterations))
+@pytest.mark.parametrize(
+    ("method", "power"), [(splatfacto_teacher, 1), (distilled_splatfacto_paper, 1), (distilled_splatfacto, 0.5)]
+)
+def test_what_has_far_to_go_hurries_in_a_shorter_run(
+    method: Any, power: float, iterations: int, shorter: float
+) -> None:
+    full, scaled = method.config.optimizers, scaled_to_run(of_length(method, iterations))
     for name, group in scaled.optimizers.items():
-        factor = {"means": shorter, "quats": shorter**0.5, "features_rest": shorter**0.5}.get(name, 1)
+        factor = {"means": shorter**power, "quats": shorter**0.5, "features_rest": shorter**0.5}.get(name, 1)
         assert group["optimizer"].lr == pytest.approx(factor * full[name]["optimizer"].lr)
         if group["scheduler"] is not None:
             assert group["scheduler"].lr_final == pytest.approx(factor * full[name]["scheduler"].lr_final)
