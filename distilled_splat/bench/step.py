@@ -95,8 +95,8 @@ def print_side_by_side(rows: list[AtOneSize], growth: dict[str, float]) -> None:
         student = (f"{row.plain:.1f}", f"{row.student:.1f}", f"{row.student / row.plain:.2f}")
         size = (f"{row.gaussians:,}", f"{row.width}x{row.height}")
         table.add_row(row.scene, *size, *student, *stock, f"{row.peak_megabytes:.0f}")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    for column in table.columns:
+        column.justify, column.no_wrap = "right", True
     Console().print(table)
     for name, value in growth.items():
         Console().print(f"{name}: {value:.2f}")
