@@ -192,9 +192,10 @@ def time_training(
             stopwatch.release()
     peak = peak_megabytes() - before
     whole, with_photo = np.diff(ends)[WARM_UP:], np.array(has_photo[1:])[WARM_UP:]
-    # a student that starts from its teacher gathers no statistics
-    seconds = {label: stopwatch.seconds[label] or [0.0] * (WARM_UP + len(whole)) for label in watched}
-    stages = {label: np.array(seconds[label][WARM_UP : WARM_UP + len(whole)]) for label in watched}
+    stages = {}
+    for label in watched:
+        times_of_stage = stopwatch.seconds[label] or [0.0] * len(ends)  # no student from a teacher gathers statistics
+        stages[label] = np.array(times_of_stage[WARM_UP : WARM_UP + len(whole)])
     stages = {**stages, "rest": whole - sum(stages.values()), "whole step": whole}
     height, width = model.last_size
 
@@ -342,8 +343,8 @@ def peak_megabytes() -> float:
     Linux gives it in /proc; what getrusage says there begins with the peak of the process that started this one.
     """
     status = Path("/proc/self/status")
-    if status.exists():
-        kilobytes = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(kilobytes) * 1024 / 1e6
+    for line in status.read_text().splitlines() if status.exists() else ():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e6
