@@ -11,12 +11,12 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.model_components.lib_bilagrid import total_variation_loss
 from nerfstudio.models.splatfacto import SplatfactoModel, SplatfactoModelConfig
-from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from distilled_splat.densify import CappedStrategy
 from distilled_splat.gaussians import SH_DEGREE_0, Gaussians
 from distilled_splat.losses import photometric_losses
+from distilled_splat.lpips import LazyLpips, nothing_downloaded
 from distilled_splat.memory import (
     COPIES_IN_TRAINING,
     available_bytes,
@@ -62,33 +62,6 @@ class PortableSplatfactoModelConfig(SplatfactoModelConfig):
         return {"means": 1.0, "quats": 0.5, "features_rest": 0.5}
 
 
-class LazyLpips:
-    """LPIPS whose weights are fetched when it is first used, and which is left out when they cannot be had."""
-
-    def __init__(self) -> None:
-        self.metric: Any = None
-        self.failed = False
-
-    def __call__(self, image: Tensor, photo: Tensor) -> float:
-        """Return the LPIPS (AlexNet) of two images in [0, 1], [1, 3, H, W], or NaN without weights."""
-        if self.metric is None and not self.failed:
-            from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-
-            try:
-                self.metric = LearnedPerceptualImagePatchSimilarity(normalize=True).to(image.device)
-            except Exception as error:
-                self.failed = True
-                CONSOLE.print(f"LPIPS is left out: its network weights could not be fetched ({error}).")
-        return math.nan if self.metric is None else float(self.metric(image.clamp(0, 1), photo.clamp(0, 1)))
-
-
-class NoLpips(torch.nn.Module):
-    """Stands in for the LPIPS that splatfacto builds, so that nothing is downloaded at construction."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__()
-
-
 class PortableSplatfactoModel(SplatfactoModel):
     """Splatfacto that trains and renders on a CPU as on a GPU, and that resumes where it stopped."""
 
@@ -97,20 +70,14 @@ class PortableSplatfactoModel(SplatfactoModel):
 
     def populate_modules(self) -> None:
         """Build parameters and metrics as splatfacto does, without its CUDA calls and downloads."""
-        from torchmetrics.image import lpip
-
         points = self.seed_points
         if points is not None and not self.config.random_init:
             # splatfacto moves colours to CUDA; without them it does not, and they are set below
             self.seed_points = (points[0], points[1][:0])
-        original, lpip.LearnedPerceptualImagePatchSimilarity = (
-            lpip.LearnedPerceptualImagePatchSimilarity,
-            NoLpips,
-        )
         try:
-            super().populate_modules()
+            with nothing_downloaded():
+                super().populate_modules()
         finally:
-            lpip.LearnedPerceptualImagePatchSimilarity = original
             self.seed_points = points
         del self.lpips
         self.lpips = LazyLpips()
