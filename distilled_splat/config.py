@@ -64,6 +64,7 @@ distilled_splatfacto_paper = MethodSpecification(
                 cuts=1,
                 importance="weight",
                 cut_sampling=True,
+                lambda_kd=1.0,
                 virtual_fraction=0.0,
                 trust_margin=0.0,
                 structure_weight=1.0,

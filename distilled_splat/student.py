@@ -53,10 +53,12 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     """Size of the student in Gaussians, exactly; takes the place of keep-fraction."""
     start_from: Literal["teacher", "points"] = "teacher"
     """Start from the standard teacher's Gaussians, or from the points of structure from motion (with densification)."""
-    lambda_kd: float = 1.0
-    """Weight of the loss against the pseudo labels, the mean of the teachers' renders."""
     virtual_fraction: float = 0.5
-    """Part of the steps that render a view between training cameras, where there is only a pseudo label."""
+    """Part of the steps that render a view between training cameras, where there is only a pseudo label: the mean of
+    the teachers' renders."""
+    lambda_kd: float = 0.0
+    """Weight of the loss against the pseudo label at a training camera, beside that against the photo; 1 in the paper.
+    Off, because labels between the cameras do as well without it, in less time; see docs/method.md."""
     trust_margin: float = 0.25
     """Labels count, by lambda-kd and virtual-fraction, while the student's squared error on the photos exceeds that of
     the teachers' mean by more than this part of it, and fully from twice this part on: teachers that hardly know better
@@ -202,7 +204,7 @@ class DistilledModel(PortableSplatfactoModel):
         """Count the teachers and their pseudo labels, too, and a student that starts as large as its teacher."""
         config = self.config
         photos = len(datamanager.train_dataset)
-        views = photos * (config.lambda_kd > 0) + config.virtual_views * (config.virtual_fraction > 0)
+        views = photos * self.distills + config.virtual_views * (config.virtual_fraction > 0)
         label_bytes = LABEL_BYTES_PER_PIXEL * pixels(datamanager.train_dataset) * views // photos
         starts_with = len(standard_of(teachers).gaussians) if config.start_from == "teacher" else self.num_points
         needs = {
@@ -254,7 +256,7 @@ class DistilledModel(PortableSplatfactoModel):
         return metrics, images
 
     def image_losses(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return L_color on the photo and lambda_kd L_color on the pseudo label, the latter alone without a photo."""
+        """Return L_color on the photo and lambda_kd L_color on its pseudo label; without a photo, on the label alone."""
         if not self.training:
             return super().image_losses(outputs, batch)
         has_photo = self.view_index < len(self.views)

@@ -46,7 +46,7 @@ def test_the_same_command_names_the_same_teachers_wherever_data_and_runs_lie(
 
 
 def test_what_concerns_the_student_alone_leaves_the_teachers(scene: Path, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"keep_fraction": 0.3, "lambda_kd": 2.0, "cuts": 3, "structure_every": 0}
+    options: dict[str, Any] = {"keep_fraction": 0.3, "lambda_kd": 1.0, "cuts": 3, "structure_every": 0}
     assert teacher_names(scene, tmp_path, **options) == teacher_names(scene, tmp_path)
 
 

@@ -22,6 +22,7 @@ from distilled_splat.runs import digest, read_record
 DEFAULT = "our default"
 TEACHER, STUDENT, PAPER = "splatfacto-teacher", "distilled-splatfacto", "distilled-splatfacto-paper"
 NO_TEACHERS = ("--pipeline.model.lambda-kd", "0", "--pipeline.model.virtual-fraction", "0")
+LABELLED_PHOTOS = ("--pipeline.model.lambda-kd", "1")
 NO_STRUCTURE = ("--pipeline.model.structure-weight", "0")
 STRUCTURE = ("--pipeline.model.structure-weight", "1")
 NO_VIRTUAL = ("--pipeline.model.virtual-fraction", "0")
@@ -47,12 +48,16 @@ THREE_KINDS = ("standard", "perturbed", "dropout")
 KINDS = (
     Kind("no teachers, from the points", ("standard",), (*NO_TEACHERS, *NO_STRUCTURE, *FROM_POINTS)),
     Kind("no labels, from the standard teacher", ("standard",), (*NO_TEACHERS, *NO_STRUCTURE)),
-    Kind("one standard teacher", ("standard",), (*NO_STRUCTURE, *NO_VIRTUAL)),
-    Kind("three standard teachers", ("standard", "standard 2", "standard 3"), (*NO_STRUCTURE, *NO_VIRTUAL)),
-    Kind("three kinds", THREE_KINDS, (*NO_STRUCTURE, *NO_VIRTUAL)),
-    Kind("three kinds + structure", THREE_KINDS, (*STRUCTURE, *NO_VIRTUAL)),
-    Kind("three kinds + virtual views", THREE_KINDS, (*NO_STRUCTURE, *VIRTUAL)),
-    Kind("three kinds + structure + virtual views", THREE_KINDS, (*STRUCTURE, *VIRTUAL)),
+    Kind("one standard teacher", ("standard",), (*LABELLED_PHOTOS, *NO_STRUCTURE, *NO_VIRTUAL)),
+    Kind(
+        "three standard teachers",
+        ("standard", "standard 2", "standard 3"),
+        (*LABELLED_PHOTOS, *NO_STRUCTURE, *NO_VIRTUAL),
+    ),
+    Kind("three kinds", THREE_KINDS, (*LABELLED_PHOTOS, *NO_STRUCTURE, *NO_VIRTUAL)),
+    Kind("three kinds + structure", THREE_KINDS, (*LABELLED_PHOTOS, *STRUCTURE, *NO_VIRTUAL)),
+    Kind("three kinds + virtual views", THREE_KINDS, (*LABELLED_PHOTOS, *NO_STRUCTURE, *VIRTUAL)),
+    Kind("three kinds + structure + virtual views", THREE_KINDS, (*LABELLED_PHOTOS, *STRUCTURE, *VIRTUAL)),
     Kind(DEFAULT, THREE_KINDS),
     Kind("the paper's schedule", THREE_KINDS, method=PAPER),
 )
@@ -153,12 +158,12 @@ class QualityBench:
                     yield student_result(scene, kind.row, fraction, seed, run)
             if self.wanted(CAPPED):
                 for seed in range(self.seeds):
+                    # where a scene has no points of its own, the random ones must leave room to grow
                     capped = (
-                        "--pipeline.model.max-gaussians",
-                        str(size),
-                        "--max-num-iterations",
-                        str(2 * self.iterations),
-                    )
+                        "--pipeline.model.max-gaussians", str(size),
+                        "--pipeline.model.num-random", str(max(size // 2, 1)),
+                        "--max-num-iterations", str(2 * self.iterations),
+                    )  # fmt: skip
                     run = self.train(scene, TEACHER, f"capped-{size}-{seed}", seed, *capped)
                     yield student_result(scene, CAPPED, fraction, seed, run)
 

@@ -30,7 +30,7 @@ from distilled_splat.student import DistilledModelConfig
 
 Kind = Literal["ours", "student", "torch"]
 """A plain step of ours, a student's with cached pseudo labels, or a plain step with the stock loss and stock Adam."""
-WITH_PHOTO, WITHOUT_PHOTO = "student, photo and label", "student, label alone"
+WITH_PHOTO, WITHOUT_PHOTO = "student, photo", "student, label"
 """A student's steps are of two kinds: at a training camera, and between the cameras."""
 
 COUNTS = (10_000, 50_000, 150_000)

@@ -31,7 +31,7 @@ class Sweep:
     data: tuple[Path, ...]
     """Scenes: nerfstudio's format, or blender's (known by its transforms_train.json)."""
     options: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """After a lone --, options of ns-train, such as "-- --teacher-iterations 7000 --pipeline.model.lambda-kd 2". They
+    """After a lone --, options of ns-train, such as "-- --teacher-iterations 7000 --pipeline.model.lambda-kd 1". They
     may end with a dataparser; by default the scenes are in nerfstudio's format or in blender's, and of the former every
     8th view is held out."""
     fractions: tuple[float, ...] = (0.05, 0.12, 0.25)
