@@ -1,0 +1,51 @@
+"""What a student learns from in each of its steps: photos, pseudo labels, or both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny import scalars, tiny_config, tiny_student, trained
+
+from distilled_splat.config import distilled_splatfacto_paper
+
+STEPS = 30
+ALL = set(range(STEPS))
+
+
+def photos_and_labels(run: Path) -> tuple[set[int], set[int]]:
+    """Return the steps that had a loss against a photo, and those that had one against a pseudo label."""
+    logged = scalars(run)
+    return set(logged.get("Train Loss Dict/main_loss", {})), set(logged.get("Train Loss Dict/kd_loss", {}))
+
+
+def test_by_default_a_step_has_a_photo_or_a_label_between_the_cameras(
+    scene: Path, tmp_path: Path, teachers: tuple[Path, ...]
+) -> None:
+    trainer = trained(tiny_student(scene, tmp_path, teachers, STEPS, trust_margin=0.0))
+    photos, labels = photos_and_labels(trainer.base_dir)
+    assert photos | labels == ALL and not photos & labels
+    assert len(photos) > 5 and len(labels) > 5
+    assert set(range(0, STEPS, 10)) <= photos, "logged steps always have a photo"
+
+
+@pytest.mark.parametrize(
+    ("options", "with_label"),
+    [({"lambda_kd": 0.5, "trust_margin": 0.0}, ALL), ({}, set())],
+)
+def test_without_views_between_the_cameras_every_step_has_a_photo(
+    scene: Path, tmp_path: Path, teachers: tuple[Path, ...], options: dict[str, float], with_label: set[int]
+) -> None:
+    trainer = trained(tiny_student(scene, tmp_path, teachers, STEPS, virtual_fraction=0.0, **options))
+    assert photos_and_labels(trainer.base_dir) == (ALL, with_label)
+
+
+def test_by_the_papers_schedule_every_step_has_both_and_some_have_the_structural_loss(
+    scene: Path, tmp_path: Path, teachers: tuple[Path, ...]
+) -> None:
+    config = tiny_config(
+        distilled_splatfacto_paper, scene, tmp_path, STEPS, teachers=teachers, least_teacher_psnr=1.0, structure_every=7
+    )
+    trainer = trained(config)
+    assert photos_and_labels(trainer.base_dir) == (ALL, ALL)
+    assert set(scalars(trainer.base_dir)["Train Loss Dict/structure_loss"]) == set(range(0, STEPS, 7))
