@@ -256,7 +256,7 @@ class DistilledModel(PortableSplatfactoModel):
         return metrics, images
 
     def image_losses(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return L_color on the photo and lambda_kd L_color on its pseudo label; without a photo, on the label alone."""
+        """Return L_color on the photo and lambda_kd L_color on its label; without a photo, on the label alone."""
         if not self.training:
             return super().image_losses(outputs, batch)
         has_photo = self.view_index < len(self.views)
