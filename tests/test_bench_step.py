@@ -10,6 +10,7 @@ from distilled_splat.bench.training import (
     WITHOUT_PHOTO,
     StepTimes,
     exponents,
+    median_of,
     side_by_side,
     time_training,
 )
@@ -81,3 +82,9 @@ def test_students_mean_step_is_that_of_its_mixture() -> None:
         (20, 10.0, 10.5, 50.0),
         (40, 20.0, 25.0, None),
     ]
+
+
+def test_of_several_processes_the_median_counts_in_each_stage() -> None:
+    times = [times_of("fox", "ours", 10, 20, whole) for whole in (30.0, 10.0, 12.0)]
+    assert median_of(times).whole == 12.0
+    assert median_of(times[:2]).whole == 20.0 and median_of(times[:1]) == times[0]

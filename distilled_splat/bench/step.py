@@ -24,6 +24,9 @@ class StepBench:
     """Also write the figures to this file."""
     repeats: int = 20
     """Times that each stage is run; the median counts."""
+    rounds: int = 1
+    """Processes that each training is timed in, one after the other; the median counts. The same training differs by a
+    tenth from process to process."""
     data: Optional[Path] = None
     """A capture in nerfstudio's format, on which whole training steps are timed at several sizes."""
     compare: Optional[Literal["torch"]] = None
@@ -46,7 +49,7 @@ class StepBench:
         steps: list[StepTimes] = []
         growth: dict[str, float] = {}
         if self.training:
-            steps = training_steps(self.data, SIZES, self.compare, self.repeats)
+            steps = training_steps(self.data, SIZES, self.compare, self.repeats, self.rounds)
             growth = exponents(steps)
             print_steps(steps)
             print_side_by_side(side_by_side(steps), growth)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import itertools
 import multiprocessing
 import resource
 import sys
@@ -13,7 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Optional
@@ -242,7 +243,7 @@ def stock_loss() -> Iterator[None]:
 
 
 def training_steps(
-    data: Optional[Path], sizes: Sequence[tuple[int, int, int]], compare: Optional[str], repeats: int
+    data: Optional[Path], sizes: Sequence[tuple[int, int, int]], compare: Optional[str], repeats: int, rounds: int = 1
 ) -> list[StepTimes]:
     """Time whole training steps: on random scenes, and on a capture at several counts and at twice its resolution.
 
@@ -251,18 +252,23 @@ def training_steps(
         sizes: Gaussians, width and height of the random scenes.
         compare: "torch" to time the stock loss and stock Adam, too.
         repeats: steps that count; their median is what is given.
+        rounds: times that each training is timed, each in a process of its own; the median of these is what is given.
     """
     found: list[StepTimes] = []
+    folders = (f"{number}" for number in itertools.count())
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder)
 
         def add(scene: str, parser: NerfstudioDataParserConfig, gaussians: Any, scale: float = 1.0) -> None:
-            arguments = (scene, parser, gaussians, output / f"{len(found)}", repeats, scale)
-            times, start = alone(time_training, "ours", *arguments)
-            found.extend(times)
-            found.extend(alone(time_training, "student", *arguments, (start,) * 3)[0])
-            if compare == "torch":
-                found.extend(alone(time_training, "torch", *arguments)[0])
+            timed: dict[str, list[StepTimes]] = defaultdict(list)
+            for _ in range(rounds):
+                arguments = (scene, parser, gaussians, output / next(folders), repeats, scale)
+                plain, start = alone(time_training, "ours", *arguments)
+                student, _ = alone(time_training, "student", *arguments, (start,) * 3)
+                stock = alone(time_training, "torch", *arguments)[0] if compare == "torch" else []
+                for times in (*plain, *student, *stock):
+                    timed[times.kind].append(times)
+            found.extend(median_of(times) for times in timed.values())
 
         if data is not None:
             for scale in (1.0, 2.0):
@@ -273,6 +279,14 @@ def training_steps(
             gaussians = write_capture(random_scene(count, width, height), width, height, capture)
             add("random", untouched_parser(capture), partial(given, gaussians))
     return found
+
+
+def median_of(times: Sequence[StepTimes]) -> StepTimes:
+    """Return the medians over trainings of the same kind, scene and size: a process has its luck with memory."""
+    stages = times[0].milliseconds
+    milliseconds = {stage: float(np.median([one.milliseconds[stage] for one in times])) for stage in stages}
+    peak = float(np.median([one.peak_megabytes for one in times]))
+    return replace(times[0], milliseconds=milliseconds, peak_megabytes=peak)
 
 
 def given(gaussians: Gaussians, model: Any) -> Gaussians:
