@@ -97,7 +97,7 @@ class Progress:
         if not report or (folder / PROGRESS_NAME).stat().st_mtime < self.begun_at[job.name]:
             return
         self.reports[job.name] = report
-        if report["step"] < report["steps"]:
+        if report["step"] < report["steps"] and report["seconds_left"] is not None:
             self.paces[job.name] = report["seconds_left"] / (report["steps"] - report["step"])
         words = in_words(report)
         self.bars.update(self.rows[job.name], completed=report["step"], words=words)
@@ -127,8 +127,11 @@ class Progress:
         self.forecast_at = time.monotonic()
         if self.paces:
             pace = sum(self.paces.values()) / len(self.paces)
-            running = {name: self.reports[name]["seconds_left"] for name in self.begun_at if name in self.reports}
-            seconds = {job.name: pace * job.steps for job in self.jobs} | running
+            seconds = {job.name: pace * job.steps for job in self.jobs}
+            for name in self.begun_at.keys() & self.reports.keys():
+                report = self.reports[name]
+                left = report["seconds_left"]
+                seconds[name] = pace * (report["steps"] - report["step"]) if left is None else left
             self.left = makespan(simulated(self.jobs, seconds, self.slots, self.done))
 
 
@@ -136,10 +139,8 @@ def in_words(report: dict[str, Any]) -> str:
     """Say how far a training is."""
     psnr = report.get("psnr")
     quality = "" if psnr is None else f", PSNR {psnr:.1f}"
-    return (
-        f"step {report['step']} of {report['steps']}, {report['gaussians']} Gaussians{quality}, "
-        f"{clock(report['seconds_left'])} left"
-    )
+    left = "" if report["seconds_left"] is None else f", {clock(report['seconds_left'])} left"
+    return f"step {report['step']} of {report['steps']}, {report['gaussians']} Gaussians{quality}{left}"
 
 
 def clock(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 import time
@@ -99,7 +100,7 @@ class ResumableTrainer(Trainer):
         self.interrupts = interrupts_call(self.stop)
         self.last_done = -1
         self.losses: dict[str, Tensor] = {}
-        self.last_report = 0.0
+        self.last_report = self.first_step_at = -math.inf
         self.psnr: Optional[Tensor] = None
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
@@ -246,12 +247,15 @@ class ResumableTrainer(Trainer):
         self.last_report = now
         done = step + 1 - self._start_step
         remaining = self.config.max_num_iterations - done
+        if done == 1:  # it reads the kernels, which says nothing of the others
+            self.first_step_at = now
+        pace = (now - self.first_step_at) / (done - 1) if done > 1 else None
         write_json(
             self.base_dir / PROGRESS_NAME,
             {
                 "step": step + 1,
                 "steps": self._start_step + self.config.max_num_iterations,
-                "seconds_left": round((now - self.started_at) / done * remaining, 1),
+                "seconds_left": None if pace is None else round(pace * remaining, 1),
                 "gaussians": self.pipeline.model.num_points,  # type: ignore[union-attr]
                 "psnr": None if self.psnr is None else round(float(self.psnr), 2),
             },

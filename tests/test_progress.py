@@ -26,7 +26,7 @@ def jobs(tmp_path: Path) -> list[Job]:
     ]
 
 
-def report(job: Job, step: int, seconds_left: float, **more: float) -> None:
+def report(job: Job, step: int, seconds_left: float | None, **more: float) -> None:
     """Write what a training writes of its progress."""
     content = {"step": step, "steps": 100, "seconds_left": seconds_left, "gaussians": 7, **more}
     write_json(job.log.parent / "progress.json", content)
@@ -75,6 +75,25 @@ def test_the_time_left_is_that_of_the_schedule(jobs: list[Job], monkeypatch: pyt
     report(jobs[3], 90, 5)
     shown.look()
     assert shown.left == 5
+
+
+def test_a_training_that_has_made_one_step_says_nothing_of_the_time_left(
+    jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = printed(monkeypatch)
+    shown = Progress(jobs, slots=1)
+    shown.begun(jobs[0])
+    report(jobs[0], 41, None)
+    shown.look()
+    assert shown.left is None
+    assert file.getvalue().splitlines()[-1] == "standard: step 41 of 100, 7 Gaussians"
+    report(jobs[0], 60, 80)
+    shown.ended(jobs[0], 0)
+    assert shown.left == 600
+    shown.begun(jobs[1])
+    report(jobs[1], 75, None)
+    shown.look()
+    assert shown.left == 2 * 25 + 2 * 200
 
 
 def test_what_an_earlier_attempt_reported_is_not_shown(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import signal
 import statistics
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -154,6 +155,19 @@ def test_optimizers_train_on_what_is_rendered_after_resuming(scene: Path, tmp_pa
     assert passes[1] < 0.95 * passes[0]
     assert passes[2] < 1.02 * passes[1]
     assert passes[3] < passes[2]
+
+
+def test_the_time_left_is_by_the_steps_after_the_first(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = prepared(tiny_config(splatfacto_teacher, scene, tmp_path, 4))
+    now = iter([100.0, 102.0, 106.0, 110.0])
+    monkeypatch.setattr("distilled_splat.trainer.time", SimpleNamespace(monotonic=lambda: next(now)))
+    reports = []
+    for step in range(4):
+        trainer.after_step(step)
+        reports.append(read_progress(trainer.base_dir)["seconds_left"])
+    assert reports == [None, 4.0, 3.0, 0.0]
 
 
 def test_load_dir_goes_on_in_a_run_of_its_own(scene: Path, tmp_path: Path) -> None:
