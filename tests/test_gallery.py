@@ -28,7 +28,8 @@ def student(scene: Path, teachers: tuple[Path, ...], tmp_path_factory: pytest.Te
     own = tuple(output / kind for kind in ("standard", "perturbed", "dropout"))
     for run, copy in zip(teachers, own):
         shutil.copytree(run, copy)
-    config = tiny_student(scene, output, own, num_gaussians=300, structure_weight=1.0)
+    options = {"num_gaussians": 300, "structure_weight": 1.0, "lambda_kd": 1.0, "trust_margin": 0.0}
+    config = tiny_student(scene, output, own, **options)
     config.steps_per_eval_image = 2
     return trained(config).base_dir
 

@@ -55,7 +55,8 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def student(scene: Path, teachers: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a student that has just been trained."""
-    config = tiny_student(scene, tmp_path_factory.mktemp("reported"), teachers, num_gaussians=300, structure_weight=1.0)
+    options = {"num_gaussians": 300, "structure_weight": 1.0, "lambda_kd": 1.0, "trust_margin": 0.0}
+    config = tiny_student(scene, tmp_path_factory.mktemp("reported"), teachers, **options)
     config.steps_per_eval_image = 2
     return trained(config).base_dir
 
