@@ -15,6 +15,8 @@ from distilled_splat.jobs.graph import Job
 from distilled_splat.trainer import PROGRESS_NAME, read_progress
 
 SECONDS_BETWEEN_READINGS = 0.5
+CLOCK_TICK = 0.05
+"""A file's time is that of the system's last tick, and so may lie before a moment that was earlier."""
 SECONDS_BETWEEN_FORECASTS = 5.0
 
 
@@ -94,7 +96,7 @@ class Progress:
         """Read how far one job is, and show it."""
         folder = job.log.parent
         report = read_progress(folder) if job.steps else {}
-        if not report or (folder / PROGRESS_NAME).stat().st_mtime < self.begun_at[job.name]:
+        if not report or (folder / PROGRESS_NAME).stat().st_mtime < self.begun_at[job.name] - CLOCK_TICK:
             return
         self.reports[job.name] = report
         if report["step"] < report["steps"] and report["seconds_left"] is not None:

@@ -106,6 +106,17 @@ def test_what_an_earlier_attempt_reported_is_not_shown(jobs: list[Job], monkeypa
     assert "step" not in file.getvalue() and shown.left is None
 
 
+def test_a_report_at_the_tick_before_the_beginning_is_shown(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    printed(monkeypatch)
+    shown = Progress(jobs, slots=1)
+    shown.begun(jobs[0])
+    report(jobs[0], 50, 50)
+    tick = shown.begun_at[jobs[0].name] - 0.01
+    os.utime(jobs[0].log.parent / "progress.json", (tick, tick))
+    shown.look()
+    assert shown.left == 350
+
+
 def test_a_job_that_is_done_counts_from_the_start(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
     printed(monkeypatch)
     for job in jobs[:2]:
