@@ -25,8 +25,8 @@ class StepBench:
     repeats: int = 20
     """Times that each stage is run; the median counts."""
     rounds: int = 1
-    """Processes that each training is timed in, one after the other; the median counts. The same training differs by a
-    tenth from process to process."""
+    """Processes that each training is timed in, one after the other; the median counts. The same training differs by up
+    to a fifth from process to process."""
     data: Optional[Path] = None
     """A capture in nerfstudio's format, on which whole training steps are timed at several sizes."""
     compare: Optional[Literal["torch"]] = None
