@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from distilled_splat.bench.captures import untouched_parser, write_capture
-from distilled_splat.bench.training import (
+from distilled_splat.bench.step_times import (
     WITH_PHOTO,
     WITHOUT_PHOTO,
     StepTimes,
     exponents,
     median_of,
     side_by_side,
-    time_training,
 )
+from distilled_splat.bench.training import time_training
 from distilled_splat.bench.workload import random_scene
 
 STEPS = 12

@@ -13,7 +13,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:  # numba and nerfstudio take seconds to import, which other subcommands need not pay
     from distilled_splat.bench.rasterizer import Measurement
-    from distilled_splat.bench.training import AtOneSize, StepTimes
+    from distilled_splat.bench.step_times import AtOneSize, StepTimes
 
 
 @dataclass
@@ -37,7 +37,8 @@ class StepBench:
     def run(self) -> None:
         """Measure, print the tables, and write the file if one was asked for."""
         from distilled_splat.bench.rasterizer import SIZES, measure
-        from distilled_splat.bench.training import exponents, side_by_side, training_steps
+        from distilled_splat.bench.step_times import exponents, side_by_side
+        from distilled_splat.bench.training import training_steps
         from distilled_splat.bench.workload import measure_peak, processor_name
         from distilled_splat.cpu.simd import LANES
         from distilled_splat.cpu.threads import num_threads

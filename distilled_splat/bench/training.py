@@ -14,7 +14,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Optional
@@ -25,14 +24,12 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 
 from distilled_splat.bench.captures import capture_parser, resampled, untouched_parser, write_capture
+from distilled_splat.bench.step_times import WITH_PHOTO, WITHOUT_PHOTO, StepTimes, median_of
 from distilled_splat.bench.workload import random_scene
 from distilled_splat.gaussians import Gaussians
-from distilled_splat.student import DistilledModelConfig
 
 Kind = Literal["ours", "student", "torch"]
 """A plain step of ours, a student's with cached pseudo labels, or a plain step with the stock loss and stock Adam."""
-WITH_PHOTO, WITHOUT_PHOTO = "student, photo", "student, label"
-"""A student's steps are of two kinds: at a training camera, and between the cameras."""
 
 COUNTS = (10_000, 50_000, 150_000)
 """Gaussians that a capture is trained with."""
@@ -40,25 +37,6 @@ VIRTUAL_VIEWS = 20
 """Views between the cameras that a student has here; enough, as every label is there before the clock starts."""
 WARM_UP = 20
 """Steps that are not counted: kernels are read, caches filled, and all harmonics are there after these."""
-
-
-@dataclass(frozen=True)
-class StepTimes:
-    """Median milliseconds of a training step and of its stages; `rest` is what no stage accounts for."""
-
-    kind: str
-    scene: str
-    gaussians: int
-    width: int
-    height: int
-    milliseconds: dict[str, float]
-    peak_megabytes: float
-    """Most memory that the training held, above what it takes to import nerfstudio, in 10^6 bytes."""
-
-    @property
-    def whole(self) -> float:
-        """Milliseconds from one step to the next."""
-        return self.milliseconds["whole step"]
 
 
 class Stopwatch:
@@ -281,14 +259,6 @@ def training_steps(
     return found
 
 
-def median_of(times: Sequence[StepTimes]) -> StepTimes:
-    """Return the medians over trainings of the same kind, scene and size: a process has its luck with memory."""
-    stages = times[0].milliseconds
-    milliseconds = {stage: float(np.median([one.milliseconds[stage] for one in times])) for stage in stages}
-    peak = float(np.median([one.peak_megabytes for one in times]))
-    return replace(times[0], milliseconds=milliseconds, peak_megabytes=peak)
-
-
 def given(gaussians: Gaussians, model: Any) -> Gaussians:
     """Return what is given, whatever the model."""
     return gaussians
@@ -299,56 +269,6 @@ def alone(task: Callable[..., Any], *arguments: Any) -> Any:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
         return pool.submit(task, *arguments).result()
-
-
-@dataclass(frozen=True)
-class AtOneSize:
-    """What trainings of the same scene, Gaussians and pixels took: milliseconds a step, and memory."""
-
-    scene: str
-    gaussians: int
-    width: int
-    height: int
-    plain: float
-    student: float
-    """The mean over its two kinds of steps; by default half of them have no photo."""
-    stock: Optional[float]
-    """With the stock loss and stock Adam, where that was timed."""
-    peak_megabytes: float
-    """Of the student."""
-
-
-def side_by_side(steps: Sequence[StepTimes]) -> list[AtOneSize]:
-    """Put the kinds of steps that were timed at one size beside each other."""
-    fraction = DistilledModelConfig().virtual_fraction
-    sizes: dict[tuple[str, int, int, int], dict[str, StepTimes]] = {}
-    for step in steps:
-        sizes.setdefault((step.scene, step.gaussians, step.width, step.height), {})[step.kind] = step
-    rows = []
-    for size, kinds in sizes.items():
-        student = (1 - fraction) * kinds[WITH_PHOTO].whole + fraction * kinds[WITHOUT_PHOTO].whole
-        stock = kinds["torch"].whole if "torch" in kinds else None
-        rows.append(AtOneSize(*size, kinds["ours"].whole, student, stock, kinds[WITH_PHOTO].peak_megabytes))
-    return rows
-
-
-def exponents(steps: Sequence[StepTimes]) -> dict[str, float]:
-    """Fit b in milliseconds = a size^b over a capture's plain steps, by Gaussians and by pixels: 1 is linear growth."""
-    plain = [step for step in steps if step.kind == "ours" and step.scene != "random"]
-    found = {}
-    for pixels in sorted({step.width * step.height for step in plain}):
-        at = [step for step in plain if step.width * step.height == pixels]
-        found[f"exponent by Gaussians, {at[0].width}x{at[0].height}"] = exponent(at, lambda step: step.gaussians)
-    for count in sorted({step.gaussians for step in plain}):
-        at = [step for step in plain if step.gaussians == count]
-        found[f"exponent by pixels, {count} Gaussians"] = exponent(at, lambda step: step.width * step.height)
-    return found
-
-
-def exponent(steps: Sequence[StepTimes], size: Callable[[StepTimes], int]) -> float:
-    """Fit b in milliseconds = a size^b."""
-    sizes, times = np.log([size(step) for step in steps]), np.log([step.whole for step in steps])
-    return float(np.polyfit(sizes, times, 1)[0])
 
 
 def peak_megabytes() -> float:
