@@ -48,7 +48,12 @@ splatfacto_teacher = MethodSpecification(
 )
 
 distilled_splatfacto = MethodSpecification(
-    config=DistilledTrainerConfig(**trainer_options("distilled-splatfacto", DistilledModelConfig())),
+    config=DistilledTrainerConfig(
+        **{
+            **trainer_options("distilled-splatfacto", DistilledModelConfig()),
+            "optimizers": splat_optimizers(cooldown=True),
+        }
+    ),
     description="Distilled-3DGS: trains (or takes) several teachers, then a student of a fraction of their size.",
 )
 
@@ -69,6 +74,7 @@ distilled_splatfacto_paper = MethodSpecification(
                 trust_margin=0.0,
                 structure_weight=1.0,
                 structure_every=500,
+                extra_haste=0.0,
             ),
         )
     ),

@@ -23,6 +23,7 @@ from distilled_splat.readers import Teacher, read_teacher
 from distilled_splat.render import View, downscaled, view_of
 from distilled_splat.simplify import Measure, count_after_cut, cut_steps, importance, resize
 from distilled_splat.splatfacto import (
+    GAUSSIAN_PARAMETERS,
     STEPS_PER_PSNR,
     PortableSplatfactoModel,
     PortableSplatfactoModelConfig,
@@ -65,6 +66,9 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     hold a student back. 0, as in the paper: always fully."""
     virtual_views: int = 250
     """Number of such views; each is rendered by the teachers once."""
+    virtual_spread: float = 0.5
+    """How far such views leave the straight way between two cameras, to its sides and beyond its ends, as a part of
+    that way."""
     structure_weight: float = 0.0
     """Weight of the structural loss between the voxel histograms of student and standard teacher; 1 in the paper. Off,
     because a student that starts from that teacher is a little worse with it; see docs/method.md."""
@@ -85,6 +89,9 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     """Draw the Gaussians to keep with probability proportional to importance, instead of taking the most important."""
     label_cache_megabytes: float = 4096
     """Memory for pseudo labels (8 bytes a pixel and photo); views beyond it are rendered anew in each step."""
+    extra_haste: float = 0.3
+    """In a run shorter than schedule-length all learning rates are higher by this power of how much it is shorter,
+    beside what holds for teachers, too: twice as high in a tenth of the steps. They fall to nothing at the end."""
     least_teacher_psnr: float = 15.0
     """A teacher whose renders agree with the photos less than this, in dB, is refused."""
 
@@ -95,8 +102,11 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     )
 
     def haste(self) -> dict[str, float]:
-        """A student that starts from its teacher has less far to go than one that starts from the points."""
-        return {**super().haste(), "means": 0.5} if self.start_from == "teacher" else super().haste()
+        """A student that starts from its teacher has less far to go, and one that cools down can go in larger steps."""
+        powers = {**dict.fromkeys(GAUSSIAN_PARAMETERS, 0.0), **super().haste()}
+        if self.start_from == "teacher":
+            powers["means"] = 0.5
+        return {name: power + self.extra_haste for name, power in powers.items()}
 
     def check(self) -> None:
         """Refuse settings that cannot work, before any time is spent.
@@ -124,6 +134,7 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
             f"--pipeline.model.virtual-fraction {self.virtual_fraction} must lie in [0, 1)": (
                 not 0 <= self.virtual_fraction < 1
             ),
+            f"--pipeline.model.virtual-spread {self.virtual_spread} must not be negative": not self.virtual_spread >= 0,
             f"--pipeline.model.trust-margin {self.trust_margin} must not be negative": not self.trust_margin >= 0,
             "--pipeline.model.structure-resolution must be at least 2": self.structure_resolution < 2,
         }
@@ -181,7 +192,7 @@ class DistilledModel(PortableSplatfactoModel):
         standard = standard_of(teachers)
         self.views = [view_of(camera) for camera in datamanager.single_cameras]
         wanted = config.virtual_views if config.virtual_fraction > 0 else 0
-        self.all_views = [*self.views, *views_between(self.views, wanted)]
+        self.all_views = [*self.views, *views_between(self.views, wanted, spread=config.virtual_spread)]
         # a tuple is invisible to torch.nn.Module and to the viewer's search for controls
         ensemble = TeacherEnsemble(teachers, self.device)
         self.distillation = (PseudoLabels(ensemble, config.label_cache_megabytes),)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.spatial.transform import Rotation, Slerp
+from scipy.spatial.transform import Rotation
 
 from distilled_splat.render import View
 
@@ -14,17 +14,22 @@ WIDEST_TURN = np.deg2rad(60.0)
 """Cameras that look further apart than this have little in common between them."""
 
 
-def views_between(views: Sequence[View], count: int, neighbours: int = 5, seed: int = 0) -> list[View]:
-    """Interpolate `count` views between training cameras and their nearest neighbours.
+def views_between(
+    views: Sequence[View], count: int, neighbours: int = 5, spread: float = 0.0, seed: int = 0
+) -> list[View]:
+    """Make `count` views between training cameras and their nearest neighbours, and around there.
 
     Each view lies at a random point of the way from one camera to one of those nearest to it that look the same way:
     the centre moves on a straight line and the rotation on the shortest arc; intrinsics and size are the
     first camera's. The first cameras are taken in turn, so that the views spread over the capture as the photos do.
+    With `spread` the way may begin that part of its length before the first camera and end as far behind the second,
+    and centre and rotation leave it at random, by that part of the two cameras' distance and turn (root mean square).
 
     Args:
         views: the training views.
         count: number of views to make.
         neighbours: how many nearest cameras to choose the second from.
+        spread: how far the views leave the way between two cameras, as a part of it.
         seed: of the random choices.
 
     Returns:
@@ -46,10 +51,13 @@ def views_between(views: Sequence[View], count: int, neighbours: int = 5, seed: 
         near = np.argsort(distance)[:neighbours]
         near = near[np.isfinite(distance[near])]
         second = int(generator.choice(near)) if len(near) else first
-        way = generator.uniform()
-        ends = Rotation.from_matrix(viewmats[[first, second], :3, :3].transpose(0, 2, 1))
-        rotation = Slerp([0.0, 1.0], ends)(way).as_matrix().T
-        centre = (1 - way) * centres[first] + way * centres[second]
+        step = centres[second] - centres[first]
+        arc = (world_from_camera[first].inv() * world_from_camera[second]).as_rotvec()
+        way = generator.uniform(-spread, 1 + spread)
+        aside = spread * generator.normal(size=(2, 3)) / np.sqrt(3)
+        centre = centres[first] + way * step + aside[0] * np.linalg.norm(step)
+        rotation = world_from_camera[first] * Rotation.from_rotvec(way * arc)
+        rotation = (rotation * Rotation.from_rotvec(aside[1] * np.linalg.norm(arc))).as_matrix().T
         viewmat = np.eye(4)
         viewmat[:3, :3], viewmat[:3, 3] = rotation, -rotation @ centre
         source = views[first]

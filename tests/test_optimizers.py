@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from distilled_splat.optimizers import OnePassAdam, splat_optimizers
+from distilled_splat.config import distilled_splatfacto, distilled_splatfacto_paper, splatfacto_teacher
+from distilled_splat.optimizers import CooldownSchedulerConfig, OnePassAdam, splat_optimizers
 
 
 def parameters(dtype: torch.dtype = torch.float32) -> list[torch.nn.Parameter]:
@@ -88,3 +89,48 @@ def test_learning_rates_are_splatfactos() -> None:
     for name, group in splat_optimizers().items():
         assert group["optimizer"].lr == stock[name]["optimizer"].lr
         assert group["optimizer"].eps == stock[name]["optimizer"].eps
+
+
+def rates(steps: int, part: float, interrupted_at: int = 0) -> list[float]:
+    """Return the learning rates of a run's steps; one that is interrupted goes on from its saved state."""
+    config = CooldownSchedulerConfig(max_steps=steps, part=part)
+    used, state = [], None
+    for first, last in ((0, interrupted_at), (interrupted_at, steps)):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=3.0)
+        scheduler = config.setup().get_scheduler(optimizer, 3.0)
+        if state is not None:
+            optimizer.load_state_dict(state[0])
+            scheduler.load_state_dict(state[1])
+        for _ in range(first, last):
+            used.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        state = copy.deepcopy((optimizer.state_dict(), scheduler.state_dict()))
+    return used
+
+
+@pytest.mark.parametrize("interrupted_at", [0, 30, 90])
+def test_learning_rates_fall_to_nothing_in_the_last_part(interrupted_at: int) -> None:
+    used = rates(100, 0.2, interrupted_at)
+    assert used[:81] == [3.0] * 81
+    assert used[80:] == pytest.approx([3.0 * left / 20 for left in range(20, 0, -1)])
+
+
+@pytest.mark.parametrize(("steps", "part"), [(1, 0.2), (3, 0.2), (10, 0.0), (10, 1.0)])
+def test_every_step_has_a_learning_rate(steps: int, part: float) -> None:
+    used = rates(steps, part)
+    assert used == sorted(used, reverse=True) and used[0] == 3.0 and used[-1] > 0
+    if part == 0:
+        assert used == [3.0] * steps
+
+
+def test_only_our_own_student_cools_down() -> None:
+    cooling = {
+        name
+        for name, group in distilled_splatfacto.config.optimizers.items()
+        if isinstance(group["scheduler"], CooldownSchedulerConfig)
+    }
+    assert cooling == {"features_dc", "features_rest", "opacities", "scales", "quats"}
+    for method in (splatfacto_teacher, distilled_splatfacto_paper):
+        stock = [group["scheduler"] for group in method.config.optimizers.values()]
+        assert not any(isinstance(scheduler, CooldownSchedulerConfig) for scheduler in stock)

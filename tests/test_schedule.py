@@ -38,7 +38,8 @@ def test_every_step_number_keeps_its_place(method: Any, iterations: int) -> None
         original = full.optimizers[group]["scheduler"]
         if original is not None:
             assert options["scheduler"].max_steps == iterations
-            assert options["scheduler"].warmup_steps == round(original.warmup_steps * iterations / 30000)
+            warmup = getattr(original, "warmup_steps", 0)
+            assert getattr(options["scheduler"], "warmup_steps", 0) == round(warmup * iterations / 30000)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -74,14 +75,17 @@ def test_zero_stays_zero_and_nothing_else_becomes_zero() -> None:
 
 @pytest.mark.parametrize(("iterations", "shorter"), [(30000, 1), (15000, 2), (3000, 10), (300, 10), (60000, 1)])
 @pytest.mark.parametrize(
-    ("method", "power"), [(splatfacto_teacher, 1), (distilled_splatfacto_paper, 1), (distilled_splatfacto, 0.5)]
+    ("method", "power", "extra"),
+    [(splatfacto_teacher, 1, 0), (distilled_splatfacto_paper, 1, 0), (distilled_splatfacto, 0.5, 0.3)],
 )
 def test_what_has_far_to_go_hurries_in_a_shorter_run(
-    method: Any, power: float, iterations: int, shorter: float
+    method: Any, power: float, extra: float, iterations: int, shorter: float
 ) -> None:
     full, scaled = method.config.optimizers, scaled_to_run(of_length(method, iterations))
     for name, group in scaled.optimizers.items():
         factor = {"means": shorter**power, "quats": shorter**0.5, "features_rest": shorter**0.5}.get(name, 1)
+        if name not in ("camera_opt", "bilateral_grid"):
+            factor *= shorter**extra
         assert group["optimizer"].lr == pytest.approx(factor * full[name]["optimizer"].lr)
-        if group["scheduler"] is not None:
+        if hasattr(group["scheduler"], "lr_final"):
             assert group["scheduler"].lr_final == pytest.approx(factor * full[name]["scheduler"].lr_final)

@@ -46,6 +46,26 @@ def test_views_lie_between_neighbours_and_look_where_they_look() -> None:
         assert (view.width, view.height) == (200, 160)
 
 
+def test_views_are_spread_around_the_way_between_two_cameras() -> None:
+    """Two cameras that are 1 apart and 0.2 rad turned: everything can be told by its place between them."""
+    views = ring(2)
+    for view, turn in zip(views, (0.0, 0.2)):
+        rotation = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
+        view.viewmat[:3, :3] = torch.from_numpy(rotation)
+        view.viewmat[:3, 3] = -view.viewmat[:3, :3] @ torch.tensor([turn * 5, 0.0, 0.0])
+    made = views_between(views, 4000, spread=0.4)
+    centres = np.stack([centre_of(view) for view in made])
+    # along the way: uniform over [-0.4, 1.4] and a normal step of 0.4 / sqrt(3); beside it, the normal step alone
+    variance = 0.4**2 / 3
+    np.testing.assert_allclose(centres.mean(axis=0), [0.5, 0, 0], atol=0.03)
+    np.testing.assert_allclose(centres.var(axis=0), [1.8**2 / 12 + variance, variance, variance], rtol=0.1)
+    turns = np.stack([view.viewmat[:3, :3].double().numpy() for view in made])
+    about_x, about_y = np.arctan2(-turns[:, 1, 2], turns[:, 2, 2]), np.arcsin(turns[:, 0, 2])
+    assert about_x.var() == pytest.approx(0.2**2 * variance, rel=0.1)
+    assert about_y.var() == pytest.approx(0.2**2 * (1.8**2 / 12 + variance), rel=0.1)
+    assert about_y.mean() == pytest.approx(0.1, abs=0.01)
+
+
 def test_the_same_seed_gives_the_same_views_and_another_one_others() -> None:
     views = ring(8)
     first, again, other = (views_between(views, 5, seed=seed) for seed in (1, 1, 2))
