@@ -19,8 +19,8 @@ from distilled_splat.trainer import ResumableTrainerConfig
 allow_numpy_scalars()
 
 
-def trainer_options(method_name: str, model: PortableSplatfactoModelConfig) -> dict:
-    """Return what all our methods share: data, device, viewer, schedule of saving and evaluation."""
+def trainer_options(method_name: str, model: PortableSplatfactoModelConfig, cooldown: bool = False) -> dict:
+    """Return what all our methods share: data, device, viewer, optimizers, schedule of saving and evaluation."""
     return {
         "method_name": method_name,
         "max_num_iterations": 30000,
@@ -34,7 +34,7 @@ def trainer_options(method_name: str, model: PortableSplatfactoModelConfig) -> d
             ),
             model=model,
         ),
-        "optimizers": splat_optimizers(),
+        "optimizers": splat_optimizers(cooldown),
         "machine": MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu"),
         "viewer": ViewerConfig(num_rays_per_chunk=1 << 15, websocket_host="127.0.0.1"),
         # with the viewer alone nerfstudio never evaluates
@@ -48,12 +48,7 @@ splatfacto_teacher = MethodSpecification(
 )
 
 distilled_splatfacto = MethodSpecification(
-    config=DistilledTrainerConfig(
-        **{
-            **trainer_options("distilled-splatfacto", DistilledModelConfig()),
-            "optimizers": splat_optimizers(cooldown=True),
-        }
-    ),
+    config=DistilledTrainerConfig(**trainer_options("distilled-splatfacto", DistilledModelConfig(), cooldown=True)),
     description="Distilled-3DGS: trains (or takes) several teachers, then a student of a fraction of their size.",
 )
 
