@@ -105,7 +105,7 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
         """A student that starts from its teacher has less far to go, and one that cools down can go in larger steps."""
         powers = {**dict.fromkeys(GAUSSIAN_PARAMETERS, 0.0), **super().haste()}
         if self.start_from == "teacher":
-            powers["means"] = 0.75
+            powers["means"] = 0.5
         return {name: power + self.extra_haste for name, power in powers.items()}
 
     def check(self) -> None:
