@@ -45,14 +45,14 @@ def views_between(
     for place in range(count):
         first = place % len(views)
         distance = np.linalg.norm(centres - centres[first], axis=1)
-        turn = (world_from_camera[first].inv() * world_from_camera).magnitude()
-        distance[turn > WIDEST_TURN] = np.inf
+        turned = world_from_camera[first].inv() * world_from_camera
+        distance[turned.magnitude() > WIDEST_TURN] = np.inf
         distance[first] = np.inf
         near = np.argsort(distance)[:neighbours]
         near = near[np.isfinite(distance[near])]
         second = int(generator.choice(near)) if len(near) else first
         step = centres[second] - centres[first]
-        arc = (world_from_camera[first].inv() * world_from_camera[second]).as_rotvec()
+        arc = turned[second].as_rotvec()
         way = generator.uniform(-spread, 1 + spread)
         aside = spread * generator.normal(size=(2, 3)) / np.sqrt(3)
         centre = centres[first] + way * step + aside[0] * np.linalg.norm(step)

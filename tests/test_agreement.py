@@ -109,6 +109,10 @@ def test_a_missing_teacher_is_refused_by_its_path(scene: Path, tmp_path: Path) -
         ({"start_from": "points"}, "would grow again"),
         ({"use_bilateral_grid": True}, "use-bilateral-grid"),
         ({"camera_optimizer": CameraOptimizerConfig(mode="SO3xR3")}, "camera-optimizer"),
+        ({"virtual_fraction": 1.0}, "--pipeline.model.virtual-fraction 1.0"),
+        ({"virtual_spread": -0.1}, "--pipeline.model.virtual-spread -0.1"),
+        ({"virtual_spread": float("nan")}, "--pipeline.model.virtual-spread nan"),
+        ({"trust_margin": -1.0}, "--pipeline.model.trust-margin -1.0"),
         ({"structure_resolution": 1}, "structure-resolution"),
     ],
 )

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tiny import scalars, tiny_config, tiny_student, trained
 
 from distilled_splat.config import distilled_splatfacto_paper
-from distilled_splat.student import DistilledModelConfig
 
 STEPS = 30
 ALL = set(range(STEPS))
@@ -51,26 +49,3 @@ def test_by_the_papers_schedule_every_step_has_both_and_some_have_the_structural
     trainer = trained(config)
     assert photos_and_labels(trainer.base_dir) == (ALL, ALL)
     assert set(scalars(trainer.base_dir)["Train Loss Dict/structure_loss"]) == set(range(0, STEPS, 7))
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        ({"keep_fraction": 0.0}, "keep-fraction 0.0"),
-        ({"num_gaussians": 0}, "num-gaussians 0"),
-        ({"first_cut": 7000}, "first-cut 7000"),
-        ({"cuts": 0}, "cuts 0"),
-        ({"last_cut": 30000}, "last-cut 30000"),
-        ({"start_from": "points"}, "stop-split-at 15000"),
-        ({"use_bilateral_grid": True}, "use-bilateral-grid"),
-        ({"virtual_fraction": 1.0}, "virtual-fraction 1.0"),
-        ({"virtual_spread": -0.1}, "virtual-spread -0.1"),
-        ({"virtual_spread": float("nan")}, "virtual-spread nan"),
-        ({"trust_margin": -1.0}, "trust-margin -1.0"),
-        ({"structure_resolution": 1}, "structure-resolution"),
-    ],
-)
-def test_settings_that_cannot_work_are_refused_by_name(options: dict[str, Any], named: str) -> None:
-    DistilledModelConfig().check()
-    with pytest.raises(SystemExit, match=f"--pipeline.model.*{named}"):
-        DistilledModelConfig(**options).check()
