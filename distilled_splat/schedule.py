@@ -11,6 +11,15 @@ SHORTEST = 0.1
 """Learning rates grow no further in runs that are shorter than this part of the schedule's length."""
 
 
+def multiply_rates(optimizers: dict[str, Any], factors: dict[str, float]) -> None:
+    """Multiply learning rates, first and final, in the config of the optimizers, by parameter group."""
+    for name, factor in factors.items():
+        group = optimizers[name]
+        group["optimizer"].lr *= factor
+        if getattr(group["scheduler"], "lr_final", None) is not None:
+            group["scheduler"].lr_final *= factor
+
+
 def scaled_to_run(config: TrainerConfig) -> TrainerConfig:
     """Return a copy of a training config whose step numbers fit its `max_num_iterations`.
 
@@ -44,10 +53,6 @@ def scaled_to_run(config: TrainerConfig) -> TrainerConfig:
             if scheduler is not None and hasattr(scheduler, name):
                 setattr(scheduler, name, scaled(getattr(scheduler, name)))
     shorter = 1 / min(max(factor, SHORTEST), 1.0)
-    for name, power in model.haste().items():
-        group = config.optimizers[name]
-        group["optimizer"].lr *= shorter**power
-        if getattr(group["scheduler"], "lr_final", None) is not None:
-            group["scheduler"].lr_final *= shorter**power
+    multiply_rates(config.optimizers, {name: shorter**power for name, power in model.haste().items()})
     model.schedule_length = config.max_num_iterations
     return config

@@ -153,6 +153,10 @@ class PortableSplatfactoModel(SplatfactoModel):
             "Gaussians": gaussian_bytes(count, self.config.sh_degree, COPIES_IN_TRAINING),
         }
 
+    def rates_on(self, cameras: Cameras) -> dict[str, float]:
+        """Return by what the learning rates of parameter groups are to be multiplied on a capture by these cameras."""
+        return {}
+
     def gaussians(self) -> Gaussians:
         """Return the parameters as Gaussians (the same tensors, with their gradients)."""
         return Gaussians.from_splatfacto(dict(self.gauss_params.items()))

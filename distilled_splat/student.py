@@ -158,6 +158,13 @@ class DistilledModel(PortableSplatfactoModel):
         self.viewer_panel, self.viewer_connection = self.controls.panel, self.controls.connection
         self.viewer_export = self.controls.button
 
+    def rates_on(self, cameras: Cameras) -> dict[str, float]:
+        """Let centres move as far in this capture as in one of size 1 (see `reach`), which splatfacto's rates are for.
+
+        3DGS does so in every training. Teachers, and a student that starts as they do, keep to splatfacto.
+        """
+        return {"means": reach(cameras)} if self.config.start_from == "teacher" else {}
+
     def build_strategy(self) -> CappedStrategy:
         """Return splatfacto's densification for a student that starts from points, and none for the other."""
         strategy = super().build_strategy()
@@ -340,6 +347,15 @@ class DistilledModel(PortableSplatfactoModel):
             count_after_cut(self.num_points, self.target_count, cuts_left),
             config.cut_sampling,
         )
+
+
+def reach(cameras: Cameras) -> float:
+    """Return the largest coordinate of a camera, seen from the middle of all; 1 if all stand in one place.
+
+    nerfstudio brings captures to the size 1 in this sense, but blender-data and some others leave them as they are.
+    """
+    centers = cameras.camera_to_worlds[:, :3, 3]
+    return float((centers - centers.mean(dim=0)).abs().max()) or 1.0
 
 
 def standard_of(teachers: Sequence[Teacher]) -> Teacher:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import shlex
@@ -15,6 +16,7 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -24,7 +26,7 @@ from distilled_splat.checkpoints import checkpoint_step, latest_checkpoint, save
 from distilled_splat.faults import not_finite, writing_to
 from distilled_splat.processes import EXIT_INTERRUPTED, interrupts_call, is_orphan, is_started_by_us
 from distilled_splat.runs import read_record, settings_fingerprint, unfinished_run, update_record
-from distilled_splat.schedule import scaled_to_run
+from distilled_splat.schedule import multiply_rates, scaled_to_run
 
 PROGRESS_NAME = "progress.json"
 STEPS_PER_CHECK = 10
@@ -118,6 +120,13 @@ class ResumableTrainer(Trainer):
             raise SystemExit(EXIT_INTERRUPTED) from None
         self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.after_step))
         self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.after_train))
+
+    def setup_optimizers(self) -> Optimizers:
+        """Build the optimizers, with the learning rates that the model wants on a capture of this size."""
+        model, datamanager = self.pipeline.model, self.pipeline.datamanager
+        optimizers = copy.deepcopy(self.config.optimizers)
+        multiply_rates(optimizers, model.rates_on(datamanager.train_dataset.cameras))  # type: ignore[operator, union-attr]
+        return Optimizers(optimizers, self.pipeline.get_param_groups())
 
     def note_what_a_student_must_know(self) -> None:
         """Note the kind of teacher and the photos that it sees."""

@@ -23,13 +23,14 @@ def views_between(
     the centre moves on a straight line and the rotation on the shortest arc; intrinsics and size are the
     first camera's. The first cameras are taken in turn, so that the views spread over the capture as the photos do.
     With `spread` the way may begin that part of its length before the first camera and end as far behind the second,
-    and centre and rotation leave it at random, by that part of the two cameras' distance and turn (root mean square).
+    and a random part of the way to another of the nearest is added to it (normal, of that standard deviation). So
+    cameras that circle an object leave their circle little and turn as they move.
 
     Args:
         views: the training views.
         count: number of views to make.
         neighbours: how many nearest cameras to choose the second from.
-        spread: how far the views leave the way between two cameras, as a part of it.
+        spread: how far the views leave the way between two cameras, as a part of the ways to its neighbours.
         seed: of the random choices.
 
     Returns:
@@ -50,14 +51,11 @@ def views_between(
         distance[first] = np.inf
         near = np.argsort(distance)[:neighbours]
         near = near[np.isfinite(distance[near])]
-        second = int(generator.choice(near)) if len(near) else first
-        step = centres[second] - centres[first]
-        arc = turned[second].as_rotvec()
-        way = generator.uniform(-spread, 1 + spread)
-        aside = spread * generator.normal(size=(2, 3)) / np.sqrt(3)
-        centre = centres[first] + way * step + aside[0] * np.linalg.norm(step)
-        rotation = world_from_camera[first] * Rotation.from_rotvec(way * arc)
-        rotation = (rotation * Rotation.from_rotvec(aside[1] * np.linalg.norm(arc))).as_matrix().T
+        chosen = [*generator.permutation(near), first, first][:2]
+        steps, arcs = centres[chosen] - centres[first], turned[chosen].as_rotvec()
+        parts = np.array((generator.uniform(-spread, 1 + spread), spread * generator.normal()))
+        centre = centres[first] + parts @ steps
+        rotation = (world_from_camera[first] * Rotation.from_rotvec(parts @ arcs)).as_matrix().T
         viewmat = np.eye(4)
         viewmat[:3, :3], viewmat[:3, 3] = rotation, -rotation @ centre
         source = views[first]

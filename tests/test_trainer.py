@@ -15,7 +15,7 @@ import torch
 from filelock import FileLock
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.utils import writer
-from tiny import prepared, scalars, tiny_config, tiny_student, trained
+from tiny import prepared, scalars, tiny_config, tiny_parser, tiny_student, tiny_teacher, trained
 
 from distilled_splat.checkpoints import latest_checkpoint, load_tensors
 from distilled_splat.config import splatfacto_teacher
@@ -192,6 +192,29 @@ def test_an_interrupted_student_has_the_promised_count_in_the_end(
     trainer = trained(config())
     assert trainer.base_dir == run
     assert trainer.pipeline.model.num_points == 37
+
+
+def test_a_students_centres_move_in_proportion_to_the_capture(scene: Path, tmp_path: Path) -> None:
+    """A capture that is four times as large asks for steps four times as large, at the end of the run, too."""
+    rates = {}
+    for scale in (1.0, 4.0):
+        parser = tiny_parser()
+        parser.scale_factor = scale
+        output = tmp_path / f"{scale}"
+        teacher = tiny_teacher(scene, output, parser=parser).base_dir
+        for start in ("teacher", "points"):
+            options = {"start_from": start, "stop_split_at": 3000, "first_cut": 3000}
+            trainer = prepared(tiny_student(scene, output / start, (teacher,), 30, parser=parser, **options))
+            groups = trainer.optimizers.optimizers
+            first = {name: groups[name].param_groups[0]["lr"] for name in GAUSSIAN_PARAMETERS}
+            trainer.train()
+            rates[scale, start] = first, groups["means"].param_groups[0]["lr"]
+    for start, factor in (("teacher", 4.0), ("points", 1.0)):
+        (small, small_end), (large, large_end) = rates[1.0, start], rates[4.0, start]
+        assert large["means"] == pytest.approx(factor * small["means"])
+        assert large_end == pytest.approx(factor * small_end)
+        assert small_end < small["means"] / 10
+        assert all(large[name] == small[name] for name in GAUSSIAN_PARAMETERS if name != "means")
 
 
 def test_settings_that_differ_begin_at_the_first_step(scene: Path, tmp_path: Path) -> None:

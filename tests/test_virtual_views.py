@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from distilled_splat.render import View
 from distilled_splat.virtual_views import views_between
@@ -46,24 +47,37 @@ def test_views_lie_between_neighbours_and_look_where_they_look() -> None:
         assert (view.width, view.height) == (200, 160)
 
 
-def test_views_are_spread_around_the_way_between_two_cameras() -> None:
-    """Two cameras that are 1 apart and 0.2 rad turned: everything can be told by its place between them."""
-    views = ring(2)
-    for view, turn in zip(views, (0.0, 0.2)):
-        rotation = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
-        view.viewmat[:3, :3] = torch.from_numpy(rotation)
-        view.viewmat[:3, 3] = -view.viewmat[:3, :3] @ torch.tensor([turn * 5, 0.0, 0.0])
-    made = views_between(views, 4000, spread=0.4)
-    centres = np.stack([centre_of(view) for view in made])
-    # along the way: uniform over [-0.4, 1.4] and a normal step of 0.4 / sqrt(3); beside it, the normal step alone
-    variance = 0.4**2 / 3
-    np.testing.assert_allclose(centres.mean(axis=0), [0.5, 0, 0], atol=0.03)
-    np.testing.assert_allclose(centres.var(axis=0), [1.8**2 / 12 + variance, variance, variance], rtol=0.1)
-    turns = np.stack([view.viewmat[:3, :3].double().numpy() for view in made])
-    about_x, about_y = np.arctan2(-turns[:, 1, 2], turns[:, 2, 2]), np.arcsin(turns[:, 0, 2])
-    assert about_x.var() == pytest.approx(0.2**2 * variance, rel=0.1)
-    assert about_y.var() == pytest.approx(0.2**2 * (1.8**2 / 12 + variance), rel=0.1)
-    assert about_y.mean() == pytest.approx(0.1, abs=0.01)
+def test_views_are_spread_along_the_ways_to_two_neighbours() -> None:
+    """Three cameras, each step with a turn of its own: every view can be told by its parts of the two steps."""
+    views = ring(3)
+    places = np.array([[0, 0, 0], [1.0, 0, 0], [0, 2.0, 0]])
+    turns = np.array([[0, 0, 0], [0.2, 0, 0], [0, 0.1, 0]])
+    for view, place, turn in zip(views, places, turns):
+        rotation = torch.from_numpy(Rotation.from_rotvec(turn).as_matrix().T).float()
+        view.viewmat[:3, :3], view.viewmat[:3, 3] = rotation, -rotation @ torch.from_numpy(place).float()
+    made = views_between(views, 6000, spread=0.4)[::3]  # those that start from the first camera
+    parts = np.stack([centre_of(view) for view in made]) / (1, 2, 1)
+    assert abs(parts[:, 2]).max() < 1e-6, "three cameras lie in a plane, and so does all that is made of them"
+    matrices = np.stack([view.viewmat[:3, :3].double().numpy().T for view in made])
+    turned = Rotation.from_matrix(matrices).as_rotvec() / (0.2, 0.1, 1)
+    np.testing.assert_allclose(turned, parts, atol=1e-4)
+    # either is the first neighbour half of the time: uniform over [-0.4, 1.4]; the other's part is normal
+    for part in parts[:, :2].T:
+        assert part.mean() == pytest.approx(0.25, abs=0.03)
+        second_moment = (1.8**2 / 12 + 0.5**2 + 0.4**2) / 2
+        assert (part**2).mean() == pytest.approx(second_moment, rel=0.1)
+    both = parts[:, :2]
+    assert ((both > -0.4) & (both < 1.4)).any(axis=1).all()
+    assert abs(np.cov(both.T)[0, 1] + 0.25**2) < 0.02
+
+
+def test_with_one_neighbour_views_stay_on_the_way_there_and_beyond() -> None:
+    views = ring(24)[:2]
+    first, second = map(centre_of, views)
+    for view in views_between(views, 50, spread=0.5):
+        part = (centre_of(view) - first) @ (second - first) / ((second - first) @ (second - first))
+        assert -0.5 - 1e-6 <= part <= 1.5 + 1e-6
+        np.testing.assert_allclose(centre_of(view), first + part * (second - first), atol=1e-6)
 
 
 def test_the_same_seed_gives_the_same_views_and_another_one_others() -> None:
