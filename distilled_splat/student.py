@@ -67,8 +67,8 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     virtual_views: int = 250
     """Number of such views; each is rendered by the teachers once."""
     virtual_spread: float = 0.5
-    """How far such views leave the straight way between two cameras, to its sides and beyond its ends, as a part of
-    that way."""
+    """How far such views leave the straight way between two cameras: beyond its ends, as a part of that way, and
+    towards a third camera, as a part of the way there."""
     structure_weight: float = 0.0
     """Weight of the structural loss between the voxel histograms of student and standard teacher; 1 in the paper. Off,
     because a student that starts from that teacher is a little worse with it; see docs/method.md."""
