@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any, Optional
 
 from nerfstudio.utils import writer
 
+from distilled_splat.bench.results import read_results
 from distilled_splat.checkpoints import write_beside
 from distilled_splat.compare import compare_run
 from distilled_splat.held_out import FinishedRun, open_run
@@ -103,27 +103,6 @@ def control_name(row: dict[str, Any]) -> str:
     """Name a row of the quality benchmark as its table does."""
     size = "" if row["fraction"] is None else f", {100 * row['fraction']:g} %"
     return f"{row['row']}{size}, seed {row['seed']}"
-
-
-def read_results(path: Path) -> list[dict[str, Any]]:
-    """Read the results of the quality benchmark.
-
-    Raises:
-        ValueError: if the file is none.
-    """
-    wanted = {
-        "scene": str, "row": str, "seed": int, "gaussians": int, "megabytes": (int, float),
-        "psnr": (int, float), "ssim": (int, float), "fraction": (int, float, type(None)),
-        "seconds": (int, float, type(None)),
-    }  # fmt: skip
-    try:
-        rows = json.loads(path.read_text(encoding="utf8"))["results"]
-        if all(isinstance(row[name], kind) for row in rows for name, kind in wanted.items()):
-            return rows
-        reason = "its rows lack numbers"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-    raise ValueError(f"{path} is no results.json of `distilled-splat bench quality` ({reason}).")
 
 
 def commands(run: FinishedRun) -> list[str]:

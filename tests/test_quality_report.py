@@ -10,6 +10,8 @@ from PIL import Image
 
 from distilled_splat.bench.quality import KINDS, QualityBench, slug, summary
 from distilled_splat.bench.quality_report import table, write_report
+from distilled_splat.bench.results import carried_over, with_result
+from distilled_splat.checkpoints import write_json
 
 
 def measurement(row: str, fraction: float | None, seed: int, psnr: float) -> dict[str, Any]:
@@ -43,6 +45,39 @@ def test_report_is_a_table_and_a_picture(tmp_path: Path) -> None:
     assert (tmp_path / "table.md").read_text(encoding="utf8") == table(RESULTS)
     with Image.open(tmp_path / "rate-distortion.png") as picture:
         assert picture.width > 500
+
+
+SETTING = {"data": {"fox": "f1"}, "iterations": 3000, "versions": {"torch": "2"}, "python": "3.11", "processor": "x"}
+
+
+def test_results_of_an_earlier_command_stay_in_the_table(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    lego = {**RESULTS[1], "scene": "lego"}
+    write_json(path, {"setting": {**SETTING, "data": {"fox": "f1", "lego": "l1"}}, "results": [*RESULTS, lego]})
+    setting, results = carried_over(path, SETTING)
+    assert setting["data"] == {"fox": "f1", "lego": "l1"} and results == [*RESULTS, lego]
+    again, smaller = measurement("no teachers", 0.12, 1, 33.0), measurement("no teachers", 0.05, 0, 25.0)
+    results = with_result(with_result(results, again), smaller)
+    assert results == [RESULTS[0], smaller, RESULTS[1], again, lego]
+
+
+@pytest.mark.parametrize(
+    ("other", "left"),
+    [({"iterations": 7000}, 0), ({"versions": {"torch": "3"}}, 0), ({"data": {"fox": "f2", "lego": "l1"}}, 1)],
+)
+def test_results_of_another_setting_are_left_out(tmp_path: Path, other: dict[str, Any], left: int) -> None:
+    path = tmp_path / "results.json"
+    lego = {**RESULTS[1], "scene": "lego"}
+    write_json(
+        path, {"setting": {**SETTING, "data": {"fox": "f1", "lego": "l1"}, **other}, "results": [RESULTS[1], lego]}
+    )
+    assert carried_over(path, SETTING)[1] == [lego][:left]
+
+
+def test_what_is_no_results_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("[]", encoding="utf8")
+    with pytest.raises(ValueError, match=r"no results\.json"):
+        carried_over(tmp_path / "results.json", SETTING)
 
 
 def test_every_row_has_a_folder_of_its_own() -> None:

@@ -14,8 +14,9 @@ from browser import chromium, picture, wait_until
 from tiny import tiny_student, trained
 
 from distilled_splat import cli
+from distilled_splat.bench.results import read_results
 from distilled_splat.compare import compare
-from distilled_splat.report import REPORT_NAME, read_results
+from distilled_splat.report import REPORT_NAME
 from distilled_splat.runs import read_record, update_record
 
 CONTROL = {

@@ -14,6 +14,7 @@ from typing import Any, Optional
 
 from rich.console import Console
 
+from distilled_splat.bench.results import carried_over, with_result
 from distilled_splat.checkpoints import latest_checkpoint, write_json
 from distilled_splat.jobs.command import start
 from distilled_splat.jobs.graph import Job
@@ -68,7 +69,8 @@ CAPPED = "splatfacto capped at N, steps of teacher and student"
 class QualityBench:
     """Train teachers, students and controls on scenes, and write results.json, a table, a plot and pictures.
 
-    Every 8th view is held out. What is finished is not trained again, so the command can be stopped and given again.
+    Every 8th view is held out. What is finished is not trained again, so the command can be stopped and given again,
+    and what other commands have measured in the same folder stays in the results.
     """
 
     data: tuple[Path, ...]
@@ -92,12 +94,14 @@ class QualityBench:
         for row in self.rows:
             if row not in known:
                 raise ValueError(f"There is no row {row!r}: choose from {', '.join(map(repr, known))}.")
-        setting = self.setting()
+        path, setting = self.output / "results.json", self.setting()
         results: list[dict[str, Any]] = []
+        if path.exists():
+            setting, results = carried_over(path, setting)
         for scene in self.data:
             for result in self.scene_results(scene):
-                results.append(result)
-                write_json(self.output / "results.json", {"setting": setting, "results": results})
+                results = with_result(results, result)
+                write_json(path, {"setting": setting, "results": results})
             self.picture(scene)
         write_report(self.output, results)
 
@@ -115,15 +119,13 @@ class QualityBench:
             student_picture(compare(student / "config.yml", [teacher]), path)
 
     def setting(self) -> dict[str, Any]:
-        """Return what the results depend on beside the code: data, steps, seeds, versions, machine."""
+        """Return what all results depend on beside the code: data, steps, versions, machine."""
         from distilled_splat.bench.workload import processor_name
 
         packages = ("distilled-splat", "nerfstudio", "gsplat", "torch", "numba")
         return {
             "data": {scene.name: folder_digest(scene) for scene in self.data},
             "iterations": self.iterations,
-            "seeds": self.seeds,
-            "fractions": list(self.fractions),
             "versions": {name: metadata.version(name) for name in packages},
             "python": platform.python_version(),
             "processor": processor_name(),

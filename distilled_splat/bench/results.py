@@ -1,0 +1,59 @@
+"""results.json of the quality benchmark: read, and added to by one command after the other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """Read the results of the quality benchmark.
+
+    Raises:
+        ValueError: if the file is none.
+    """
+    wanted = {
+        "scene": str, "row": str, "seed": int, "gaussians": int, "megabytes": (int, float),
+        "psnr": (int, float), "ssim": (int, float), "fraction": (int, float, type(None)),
+        "seconds": (int, float, type(None)),
+    }  # fmt: skip
+    try:
+        rows = json.loads(path.read_text(encoding="utf8"))["results"]
+        if all(isinstance(row[name], kind) for row in rows for name, kind in wanted.items()):
+            return rows
+        reason = "its rows lack numbers"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    raise ValueError(f"{path} is no results.json of `distilled-splat bench quality` ({reason}).")
+
+
+def carried_over(path: Path, setting: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the setting with the scenes that were measured before, and the measurements that were made in it.
+
+    Measurements of another setting (steps, versions, machine), and those of a scene whose files have changed since, are
+    left out: they cannot stand in one table with the new ones.
+
+    Args:
+        path: results.json of an earlier command.
+        setting: today's.
+
+    Raises:
+        ValueError: if the file is no results.json.
+    """
+    results, before = read_results(path), json.loads(path.read_text(encoding="utf8")).get("setting")
+    if not isinstance(before, dict) or any(before.get(name) != setting[name] for name in setting if name != "data"):
+        return setting, []
+    known = before.get("data") or {}
+    data = {**known, **setting["data"]}
+    same = [result for result in results if known.get(result["scene"]) == data.get(result["scene"])]
+    return {**setting, "data": data}, same
+
+
+def with_result(results: Sequence[dict[str, Any]], result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Add a measurement in place of an earlier one of the same kind, by scene (as first measured) and size."""
+    identity = ("scene", "row", "fraction", "seed")
+    others = [other for other in results if any(other[name] != result[name] for name in identity)]
+    scenes = list(dict.fromkeys(item["scene"] for item in [*results, result]))
+    return sorted([*others, result], key=lambda item: (scenes.index(item["scene"]), item["fraction"] or 0))
