@@ -51,7 +51,7 @@ def views_between(
         distance[first] = np.inf
         near = np.argsort(distance)[:neighbours]
         near = near[np.isfinite(distance[near])]
-        chosen = [*generator.permutation(near), first, first][:2]
+        chosen = np.array([*generator.permutation(near), first, first])[:2]
         steps, arcs = centres[chosen] - centres[first], turned[chosen].as_rotvec()
         parts = np.array((generator.uniform(-spread, 1 + spread), spread * generator.normal()))
         centre = centres[first] + parts @ steps
