@@ -51,8 +51,8 @@ def views_between(
         distance[first] = np.inf
         near = np.argsort(distance)[:neighbours]
         near = near[np.isfinite(distance[near])]
-        chosen = np.array([*generator.permutation(near), first, first])[:2]
-        steps, arcs = centres[chosen] - centres[first], turned[chosen].as_rotvec()
+        chosen = [*generator.permutation(near), first, first][:2]
+        steps, arcs = centres[chosen] - centres[first], turned.as_rotvec()[chosen]
         parts = np.array((generator.uniform(-spread, 1 + spread), spread * generator.normal()))
         centre = centres[first] + parts @ steps
         rotation = (world_from_camera[first] * Rotation.from_rotvec(parts @ arcs)).as_matrix().T
