@@ -49,7 +49,7 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
 
     students = {result["row"] for result in results if result["fraction"] is not None}
     scenes = list(dict.fromkeys(result["scene"] for result in results))
-    figure, axes = pyplot.subplots(len(scenes), 2, figsize=(11, 4 * len(scenes)), squeeze=False)
+    figure, axes = pyplot.subplots(len(scenes), 2, figsize=(14, 4 * len(scenes)), squeeze=False)
     for scene, (over_gaussians, over_megabytes) in zip(scenes, axes):
         rows: dict[str, list[tuple[float, float, float, float]]] = {}
         for (where, _, row), group in grouped(results).items():
@@ -68,7 +68,7 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
             axis.xaxis.set_minor_locator(NullLocator())
         over_gaussians.xaxis.set_major_formatter(EngFormatter(sep=""))
         over_megabytes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        over_megabytes.legend(fontsize=7)
+        over_megabytes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))
     figure.tight_layout()
     write_beside(path, lambda temporary: figure.savefig(temporary, format="png", dpi=120))
     pyplot.close(figure)
