@@ -9,7 +9,16 @@ from typing import Any
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
-    """Read the results of the quality benchmark.
+    """Read the measurements of the quality benchmark.
+
+    Raises:
+        ValueError: if the file is none.
+    """
+    return read_file(path)["results"]
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Read results.json, whose measurements have all that a table needs.
 
     Raises:
         ValueError: if the file is none.
@@ -20,9 +29,9 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         "seconds": (int, float, type(None)),
     }  # fmt: skip
     try:
-        rows = json.loads(path.read_text(encoding="utf8"))["results"]
-        if all(isinstance(row[name], kind) for row in rows for name, kind in wanted.items()):
-            return rows
+        content = json.loads(path.read_text(encoding="utf8"))
+        if all(isinstance(row[name], kind) for row in content["results"] for name, kind in wanted.items()):
+            return content
         reason = "its rows lack numbers"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
@@ -42,12 +51,13 @@ def carried_over(path: Path, setting: dict[str, Any]) -> tuple[dict[str, Any], l
     Raises:
         ValueError: if the file is no results.json.
     """
-    results, before = read_results(path), json.loads(path.read_text(encoding="utf8")).get("setting")
+    content = read_file(path)
+    before = content.get("setting")
     if not isinstance(before, dict) or any(before.get(name) != setting[name] for name in setting if name != "data"):
         return setting, []
     known = before.get("data") or {}
     data = {**known, **setting["data"]}
-    same = [result for result in results if known.get(result["scene"]) == data.get(result["scene"])]
+    same = [result for result in content["results"] if known.get(result["scene"]) == data.get(result["scene"])]
     return {**setting, "data": data}, same
 
 
