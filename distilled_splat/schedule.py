@@ -5,10 +5,20 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.engine.trainer import TrainerConfig
 
 SHORTEST = 0.1
 """Learning rates grow no further in runs that are shorter than this part of the schedule's length."""
+
+
+def reach(cameras: Cameras) -> float:
+    """Return the largest coordinate of a camera, seen from the middle of all; 1 if all stand in one place.
+
+    nerfstudio brings captures to the size 1 in this sense, but blender-data and some others leave them as they are.
+    """
+    centers = cameras.camera_to_worlds[:, :3, 3]
+    return float((centers - centers.mean(dim=0)).abs().max()) or 1.0
 
 
 def multiply_rates(optimizers: dict[str, Any], factors: dict[str, float]) -> None:

@@ -21,6 +21,7 @@ from distilled_splat.memory import LABEL_BYTES_PER_PIXEL, available_bytes, check
 from distilled_splat.pseudo_labels import PseudoLabels, TeacherEnsemble
 from distilled_splat.readers import Teacher, read_teacher
 from distilled_splat.render import View, downscaled, view_of
+from distilled_splat.schedule import reach
 from distilled_splat.simplify import Measure, count_after_cut, cut_steps, importance, resize
 from distilled_splat.splatfacto import (
     GAUSSIAN_PARAMETERS,
@@ -159,7 +160,7 @@ class DistilledModel(PortableSplatfactoModel):
         self.viewer_export = self.controls.button
 
     def rates_on(self, cameras: Cameras) -> dict[str, float]:
-        """Let centres move as far in this capture as in one of size 1 (see `reach`), which splatfacto's rates are for.
+        """Let centres move as far in this capture as in one of size 1, which splatfacto's rates are for (see `reach`).
 
         3DGS does so in every training. Teachers, and a student that starts as they do, keep to splatfacto.
         """
@@ -347,15 +348,6 @@ class DistilledModel(PortableSplatfactoModel):
             count_after_cut(self.num_points, self.target_count, cuts_left),
             config.cut_sampling,
         )
-
-
-def reach(cameras: Cameras) -> float:
-    """Return the largest coordinate of a camera, seen from the middle of all; 1 if all stand in one place.
-
-    nerfstudio brings captures to the size 1 in this sense, but blender-data and some others leave them as they are.
-    """
-    centers = cameras.camera_to_worlds[:, :3, 3]
-    return float((centers - centers.mean(dim=0)).abs().max()) or 1.0
 
 
 def standard_of(teachers: Sequence[Teacher]) -> Teacher:

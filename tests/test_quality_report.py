@@ -63,7 +63,12 @@ def test_results_of_an_earlier_command_stay_in_the_table(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("other", "left"),
-    [({"iterations": 7000}, 0), ({"versions": {"torch": "3"}}, 0), ({"data": {"fox": "f2", "lego": "l1"}}, 1)],
+    [
+        ({"iterations": 7000}, 0),
+        ({"versions": {"torch": "3"}}, 0),
+        ({"data": {"fox": "f2", "lego": "l1"}}, 1),
+        ({"data": ["lego"]}, 0),
+    ],
 )
 def test_results_of_another_setting_are_left_out(tmp_path: Path, other: dict[str, Any], left: int) -> None:
     path = tmp_path / "results.json"

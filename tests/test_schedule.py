@@ -6,10 +6,12 @@ import copy
 from typing import Any
 
 import pytest
+import torch
+from nerfstudio.cameras.cameras import Cameras
 
 from distilled_splat.config import distilled_splatfacto, distilled_splatfacto_paper, splatfacto_teacher
 from distilled_splat.runs import plain
-from distilled_splat.schedule import scaled_to_run
+from distilled_splat.schedule import reach, scaled_to_run
 
 METHODS = [splatfacto_teacher, distilled_splatfacto, distilled_splatfacto_paper]
 
@@ -89,3 +91,15 @@ def test_what_has_far_to_go_hurries_in_a_shorter_run(
         assert group["optimizer"].lr == pytest.approx(factor * full[name]["optimizer"].lr)
         if hasattr(group["scheduler"], "lr_final"):
             assert group["scheduler"].lr_final == pytest.approx(factor * full[name]["scheduler"].lr_final)
+
+
+def cameras_at(*places: tuple[float, float, float]) -> Cameras:
+    poses = torch.eye(4)[:3].repeat(len(places), 1, 1)
+    poses[:, :, 3] = torch.tensor(places)
+    return Cameras(camera_to_worlds=poses, fx=1.0, fy=1.0, cx=1.0, cy=1.0, width=2, height=2)
+
+
+def test_the_reach_of_cameras_is_their_largest_coordinate_from_their_middle() -> None:
+    assert reach(cameras_at((5, 1, 0), (9, 1, 3), (7, 1, -3))) == 3.0
+    assert reach(cameras_at((5, 1, 0), (9, 1, 0))) == 2.0
+    assert reach(cameras_at((5, 1, 0))) == reach(cameras_at((5, 1, 0), (5, 1, 0))) == 1.0

@@ -5,27 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
-from nerfstudio.cameras.cameras import Cameras
 from tiny import scalars, tiny_config, tiny_student, trained
 
 from distilled_splat.config import distilled_splatfacto_paper
-from distilled_splat.student import reach
 
 STEPS = 30
 ALL = set(range(STEPS))
-
-
-def cameras_at(*places: tuple[float, float, float]) -> Cameras:
-    poses = torch.eye(4)[:3].repeat(len(places), 1, 1)
-    poses[:, :, 3] = torch.tensor(places)
-    return Cameras(camera_to_worlds=poses, fx=1.0, fy=1.0, cx=1.0, cy=1.0, width=2, height=2)
-
-
-def test_the_reach_of_cameras_is_their_largest_coordinate_from_their_middle() -> None:
-    assert reach(cameras_at((5, 1, 0), (9, 1, 3), (7, 1, -3))) == 3.0
-    assert reach(cameras_at((5, 1, 0), (9, 1, 0))) == 2.0
-    assert reach(cameras_at((5, 1, 0))) == reach(cameras_at((5, 1, 0), (5, 1, 0))) == 1.0
 
 
 def photos_and_labels(run: Path) -> tuple[set[int], set[int]]:

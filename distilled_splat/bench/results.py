@@ -55,9 +55,10 @@ def carried_over(path: Path, setting: dict[str, Any]) -> tuple[dict[str, Any], l
     before = content.get("setting")
     if not isinstance(before, dict) or any(before.get(name) != setting[name] for name in setting if name != "data"):
         return setting, []
-    known = before.get("data") or {}
+    known = before["data"] if isinstance(before.get("data"), dict) else {}
     data = {**known, **setting["data"]}
-    same = [result for result in content["results"] if known.get(result["scene"]) == data.get(result["scene"])]
+    unchanged = {scene for scene in known if known[scene] == data[scene]}
+    same = [result for result in content["results"] if result["scene"] in unchanged]
     return {**setting, "data": data}, same
 
 
