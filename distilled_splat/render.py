@@ -163,7 +163,9 @@ def render(
     return Rendered(colors[..., :3], alpha, colors[..., 3:4], info)
 
 
-def removal_effects(gaussians: Gaussians, view: View, signs: Tensor, antialiased: bool = False) -> Tensor:
+def removal_effects(
+    gaussians: Gaussians, view: View, signs: Tensor, background: Optional[Tensor] = None, antialiased: bool = False
+) -> Tensor:
     """Estimate by how much the picture would change without each Gaussian: its squared difference, [N].
 
     A picture is linear in the opacity of any one Gaussian; so opacity times gradient is what its removal takes away,
@@ -174,12 +176,14 @@ def removal_effects(gaussians: Gaussians, view: View, signs: Tensor, antialiased
         gaussians: the splat.
         view: the camera.
         signs: independent random numbers -1 and 1, [H, W, 3].
+        background: colour [3] behind everything, black if None: what is of that colour is not missed where nothing is
+            behind it.
         antialiased: see `render`.
     """
     still = Gaussians(*(getattr(gaussians, field.name).detach() for field in fields(gaussians)))
     factors = torch.ones(len(gaussians), device=still.means.device, requires_grad=True)
     with torch.enable_grad():
-        rendered = render(still, view, opacity_factors=factors, antialiased=antialiased)
+        rendered = render(still, view, background=background, opacity_factors=factors, antialiased=antialiased)
         (differences,) = torch.autograd.grad((rendered.color * signs).sum(), factors)
     return differences**2
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
@@ -16,13 +16,18 @@ Measure = Literal["removal", "weight"]
 
 
 def importance(
-    gaussians: Gaussians, views: Iterable[View], measure: Measure = "removal", antialiased: bool = False
+    gaussians: Gaussians,
+    views: Iterable[View],
+    background: Callable[[], Tensor],
+    measure: Measure = "removal",
+    antialiased: bool = False,
 ) -> Tensor:
     """Sum up over views how much each Gaussian matters, [N].
 
     Args:
         gaussians: the splat.
         views: the training views.
+        background: returns the colour [3] behind everything, asked for each view anew, for it may be a random one.
         measure: "removal", the squared change of the pictures if it was left out; or "weight", the accumulated
             blending weight (Mini-Splatting, the paper).
         antialiased: see `render.render`.
@@ -33,7 +38,7 @@ def importance(
             total += blending_weights(gaussians, view, antialiased)
         else:
             signs = 2.0 * torch.randint(2, (view.height, view.width, 3), device=total.device) - 1
-            total += removal_effects(gaussians, view, signs, antialiased)
+            total += removal_effects(gaussians, view, signs, background(), antialiased)
     return total
 
 

@@ -339,7 +339,8 @@ class DistilledModel(PortableSplatfactoModel):
     def cut(self, cuts_left: int) -> None:
         """Measure every Gaussian's importance over the training views and bring the splat to its next size."""
         config = self.config
-        weights = importance(self.gaussians(), self.views, config.importance, config.rasterize_mode == "antialiased")
+        antialiased = config.rasterize_mode == "antialiased"
+        weights = importance(self.gaussians(), self.views, self._get_background_color, config.importance, antialiased)
         resize(
             self.gauss_params,
             self.optimizers,

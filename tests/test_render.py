@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import pytest
@@ -156,17 +156,19 @@ def test_blending_weights_are_the_references_gradient(antialiased: bool) -> None
     )
 
 
+@pytest.mark.parametrize("background", [None, torch.tensor([0.9, 0.2, 0.6])])
 @pytest.mark.parametrize("antialiased", [False, True])
-def test_removal_effects_are_what_a_picture_loses(antialiased: bool) -> None:
+def test_removal_effects_are_what_a_picture_loses(antialiased: bool, background: Optional[Tensor]) -> None:
     gaussians, view = splat_and_view()
     # an alpha that is capped would hide what is above the cap
     gaussians = replace(gaussians, logit_opacities=gaussians.logit_opacities.clamp(max=3))
     signs = 2.0 * torch.randint(2, (view.height, view.width, 3), generator=torch.Generator().manual_seed(0)) - 1
-    effects = removal_effects(gaussians, view, signs, antialiased)
-    whole = render(gaussians, view, antialiased=antialiased).color
+    effects = removal_effects(gaussians, view, signs, background, antialiased)
+    options: Any = {"background": background, "antialiased": antialiased}
+    whole = render(gaussians, view, **options).color
     for removed in range(20, len(gaussians), 9):
         others = torch.arange(len(gaussians)) != removed
-        lost = ((whole - render(gaussians[others], view, antialiased=antialiased).color) * signs).sum() ** 2
+        lost = ((whole - render(gaussians[others], view, **options).color) * signs).sum() ** 2
         # a pixel that is nearly opaque may end at another Gaussian
         assert float(effects[removed]) == pytest.approx(float(lost), rel=0.01, abs=0.01)
     assert not gaussians.means.requires_grad and not effects.requires_grad

@@ -1,4 +1,4 @@
-"""Exact sizes: the schedule of cuts, the choice, and the resizing of a splat in training."""
+"""Exact sizes: the schedule of cuts, importance, the choice, and the resizing of a splat in training."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scenes import dense_scene
 
-from distilled_splat.simplify import choose, count_after_cut, cut_steps, resize
+from distilled_splat.gaussians import SH_DEGREE_0, Gaussians
+from distilled_splat.render import View
+from distilled_splat.simplify import choose, count_after_cut, cut_steps, importance, resize
 
 COLUMNS: dict[str, tuple[int, ...]] = {
     "means": (3,),
@@ -84,6 +87,24 @@ def test_resize_gives_exactly_that_count_everywhere(count: int) -> None:
         assert held is parameters[name]
         assert optimizers[name].state[held]["exp_avg"].shape == (count, *shape)
     assert len(state["grad2d"]) == count  # type: ignore[arg-type]
+
+
+def test_what_has_the_colour_of_one_background_matters_before_the_next() -> None:
+    scene = dense_scene(0)
+    black = Gaussians(
+        means=scene.means,
+        quats=scene.quats,
+        log_scales=torch.log(scene.scales),
+        logit_opacities=torch.logit(scene.opacities.clamp(1e-4, 0.9)),
+        sh_dc=torch.full((len(scene.means), 3), -0.5 / SH_DEGREE_0),
+        sh_rest=torch.zeros(len(scene.means), 0, 3),
+    )
+    view = View(scene.viewmats[0], scene.Ks[0], scene.width, scene.height)
+    seen = importance(black, [view], lambda: torch.zeros(3), "weight") > 0.1
+    assert int(seen.sum()) > 10
+    assert float(importance(black, [view, view], lambda: torch.zeros(3)).max()) < 1e-9
+    backgrounds = iter([torch.zeros(3), torch.ones(3)])
+    assert float(importance(black, [view, view], lambda: next(backgrounds))[seen].min()) > 1e-9
 
 
 def test_resize_keeps_the_most_important_with_their_optimizer_state() -> None:
