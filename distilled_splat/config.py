@@ -67,6 +67,7 @@ distilled_splatfacto_paper = MethodSpecification(
                 lambda_kd=1.0,
                 virtual_fraction=0.0,
                 trust_margin=0.0,
+                overfit_margin=0.0,
                 structure_weight=1.0,
                 structure_every=500,
                 extra_haste=0.0,

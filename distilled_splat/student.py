@@ -65,6 +65,10 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     """Labels count, by lambda-kd and virtual-fraction, while the student's squared error on the photos exceeds that of
     the teachers' mean by more than this part of it, and fully from twice this part on: teachers that hardly know better
     hold a student back. 0, as in the paper: always fully."""
+    overfit_margin: float = 0.3
+    """Labels between the cameras count by how much more the student's squared difference from the teachers' mean is
+    there than at the photos: fully when it is larger by this part, not at all when it is no larger, for then there is
+    nothing that the photos alone do not teach as well. 0: always fully."""
     virtual_views: int = 250
     """Number of such views; each is rendered by the teachers once."""
     virtual_spread: float = 0.5
@@ -137,6 +141,7 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
             ),
             f"--pipeline.model.virtual-spread {self.virtual_spread} must not be negative": not self.virtual_spread >= 0,
             f"--pipeline.model.trust-margin {self.trust_margin} must not be negative": not self.trust_margin >= 0,
+            f"--pipeline.model.overfit-margin {self.overfit_margin} must not be negative": not self.overfit_margin >= 0,
             "--pipeline.model.structure-resolution must be at least 2": self.structure_resolution < 2,
         }
         for fault, found in faults.items():
@@ -204,7 +209,7 @@ class DistilledModel(PortableSplatfactoModel):
         # a tuple is invisible to torch.nn.Module and to the viewer's search for controls
         ensemble = TeacherEnsemble(teachers, self.device)
         self.distillation = (PseudoLabels(ensemble, config.label_cache_megabytes),)
-        self.trust = LabelTrust(config.trust_margin)
+        self.trust = LabelTrust(config.trust_margin, config.overfit_margin)
         self.gallery.meet(ensemble)
         self.grid = VoxelGrid.around(standard.gaussians.means.to(self.device), config.structure_resolution)
         self.teacher_histogram = self.grid.histogram(standard.gaussians.means.to(self.device))
@@ -242,7 +247,7 @@ class DistilledModel(PortableSplatfactoModel):
         assert camera.metadata is not None
         self.view_index = int(camera.metadata["cam_idx"])
         virtual = len(self.all_views) - len(self.views)
-        part = self.config.virtual_fraction * self.trust.value
+        part = self.config.virtual_fraction * self.trust.value * self.trust.overfit
         if virtual and self.step % STEPS_PER_PSNR and float(torch.rand(())) < part:
             self.view_index = len(self.views) + int(torch.randint(virtual, ()))
         return downscaled(self.all_views[self.view_index], self._get_downscale_factor())
@@ -284,33 +289,46 @@ class DistilledModel(PortableSplatfactoModel):
             targets["main_loss"] = self.photo(batch, outputs["background"])
         lambda_kd = self.config.lambda_kd * self.trust.value
         if not has_photo or lambda_kd > 0:
-            targets["kd_loss"] = self.label(outputs)
+            targets["kd_loss"] = self.label(self.view_index, outputs["background"])
         masked = batch if has_photo else {}
         losses = dict(zip(targets, self.losses_by(outputs["rgb"], masked, *targets.values())))
         if has_photo and self.step % STEPS_PER_PSNR == 0 and self.distills:
-            label = targets["kd_loss"] if "kd_loss" in targets else self.label(outputs)
+            label = targets["kd_loss"] if "kd_loss" in targets else self.label(self.view_index, outputs["background"])
             self.trust.see(outputs["rgb"].detach(), label, targets["main_loss"], self.mask_of(batch))
+            self.compare_between(outputs["rgb"].detach() - label, outputs["background"])
         if has_photo and "kd_loss" in losses:
             losses["kd_loss"] = lambda_kd * losses["kd_loss"]
         return losses
+
+    @torch.no_grad()
+    def compare_between(self, at_photo: Tensor, background: Tensor) -> None:
+        """Let the trust compare the difference from the label at the step's photo with that at a view near it.
+
+        Near a photo are the views between the cameras that `views_between` made from its camera.
+        """
+        near = range(len(self.views) + self.view_index, len(self.all_views), len(self.views))
+        if not near or not self.config.overfit_margin:
+            return
+        index = near[int(torch.randint(len(near), ()))]
+        view = downscaled(self.all_views[index], self._get_downscale_factor())
+        rendered = self.render_view(self.gaussians(), view, background).color.clamp(0, 1)
+        self.trust.see_between(at_photo, rendered - self.label(index, background))
 
     @property
     def distills(self) -> bool:
         """Whether there is any use for pseudo labels."""
         return self.config.lambda_kd > 0 or self.config.virtual_fraction > 0
 
-    def label(self, outputs: dict[str, Any]) -> Tensor:
-        """Return the pseudo label of the step's view over the step's background, [H, W, 3]."""
-        index = self.view_index
-        return self.distillation[0].label(
-            index, self.all_views[index], outputs["background"], self._get_downscale_factor()
-        )
+    def label(self, index: int, background: Tensor) -> Tensor:
+        """Return the pseudo label of a view (of `all_views`) over a background at the step's resolution, [H, W, 3]."""
+        return self.distillation[0].label(index, self.all_views[index], background, self._get_downscale_factor())
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
         """Add how far labels are trusted."""
         metrics = super().get_metrics_dict(outputs, batch)
         if self.training and metrics and self.distills:
             metrics["label_trust"] = torch.tensor(self.trust.value)
+            metrics["label_trust_between"] = torch.tensor(self.trust.value * self.trust.overfit)
         return metrics
 
     def get_loss_dict(

@@ -113,6 +113,7 @@ def test_a_missing_teacher_is_refused_by_its_path(scene: Path, tmp_path: Path) -
         ({"virtual_spread": -0.1}, "--pipeline.model.virtual-spread -0.1"),
         ({"virtual_spread": float("nan")}, "--pipeline.model.virtual-spread nan"),
         ({"trust_margin": -1.0}, "--pipeline.model.trust-margin -1.0"),
+        ({"overfit_margin": -0.1}, "--pipeline.model.overfit-margin -0.1"),
         ({"structure_resolution": 1}, "structure-resolution"),
     ],
 )

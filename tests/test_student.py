@@ -22,11 +22,23 @@ def photos_and_labels(run: Path) -> tuple[set[int], set[int]]:
 def test_by_default_a_step_has_a_photo_or_a_label_between_the_cameras(
     scene: Path, tmp_path: Path, teachers: tuple[Path, ...]
 ) -> None:
-    trainer = trained(tiny_student(scene, tmp_path, teachers, STEPS, trust_margin=0.0))
+    options = {"trust_margin": 0.0, "overfit_margin": 0.0}
+    trainer = trained(tiny_student(scene, tmp_path, teachers, STEPS, **options))
     photos, labels = photos_and_labels(trainer.base_dir)
     assert photos | labels == ALL and not photos & labels
     assert len(photos) > 5 and len(labels) > 5
     assert set(range(0, STEPS, 10)) <= photos, "logged steps always have a photo"
+
+
+def test_a_student_that_does_not_overfit_looks_at_photos_alone(
+    scene: Path, tmp_path: Path, teachers: tuple[Path, ...]
+) -> None:
+    trainer = trained(tiny_student(scene, tmp_path, teachers, STEPS, trust_margin=0.0, overfit_margin=1e6))
+    assert photos_and_labels(trainer.base_dir) == (ALL, set())
+    logged = scalars(trainer.base_dir)
+    assert logged["Train Metrics Dict/label_trust"] == dict.fromkeys(range(0, STEPS, 10), 1)
+    between = logged["Train Metrics Dict/label_trust_between"]
+    assert between[0] == 1 and between[10] < 1e-3 and between[20] < 1e-3
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distilled_splat.trust import MEMORY, LabelTrust
+from distilled_splat.trust import LONG_MEMORY, MEMORY, LabelTrust
 
 PHOTO = torch.full((6, 5, 3), 0.5)
 
@@ -58,3 +58,31 @@ def test_what_the_mask_leaves_out_does_not_count() -> None:
     trust = LabelTrust(0.25)
     trust.see(PHOTO + 0.2, label, PHOTO, mask)
     assert trust.value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "expected"),
+    [(0.1, 0.1, 0.0), (0.1, 0.05, 0.0), (0.1, 1.15**0.5 * 0.1, 0.5), (0.1, 0.2, 1.0), (0.0, 0.1, 1.0), (0.0, 0.0, 0.0)],
+)
+def test_labels_between_the_cameras_count_as_the_student_departs_there(
+    here: float, there: float, expected: float
+) -> None:
+    trust = LabelTrust(0.25, 0.3)
+    assert trust.overfit == 1.0
+    trust.see_between(torch.full((6, 5, 3), here), torch.full((4, 5, 3), -there))
+    assert trust.overfit == pytest.approx(expected, abs=1e-5)
+    assert trust.value == 1.0
+
+
+def test_without_an_overfit_margin_labels_between_the_cameras_count_always() -> None:
+    trust = LabelTrust(0.25, 0.0)
+    trust.see_between(PHOTO, torch.zeros_like(PHOTO))
+    assert trust.overfit == 1.0
+
+
+def test_departures_are_averages_with_a_longer_memory() -> None:
+    trust = LabelTrust(0.25, 1.0)
+    trust.see_between(torch.full((2, 2, 3), 0.1), torch.full((2, 2, 3), 0.1))
+    trust.see_between(torch.full((2, 2, 3), 0.1), torch.full((2, 2, 3), 0.4))
+    there = LONG_MEMORY * 0.01 + (1 - LONG_MEMORY) * 0.16
+    assert trust.overfit == pytest.approx(there / 0.01 - 1, rel=1e-4)
