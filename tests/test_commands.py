@@ -91,7 +91,8 @@ def train(log: Path, scene: Path, output: Path, *more: str | Path) -> Command:
         "--steps-per-save", "10", "--logging.steps-per-log", "1",
         "--pipeline.model.keep-fraction", str(KEEP), "--pipeline.model.min-refine-every", "10",
         "--pipeline.model.max-gaussians", "700", "--pipeline.model.structure-weight", "1",
-        "--pipeline.model.lambda-kd", "1", "--pipeline.model.trust-margin", "0", *more,
+        "--pipeline.model.lambda-kd", "1", "--pipeline.model.trust-margin", "0", "--pipeline.model.overfit-margin", "0",
+        *more,
         "nerfstudio-data", "--eval-mode", "interval", "--eval-interval", "4",
     )  # fmt: skip
 
