@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from jobs import SAVES_WHEN_STOPPED, CtrlC, Record, begun, script_job, waits_for
+from jobs import PATIENCE, SAVES_WHEN_STOPPED, CtrlC, Record, begun, script_job, waits_for
 
 from distilled_splat.jobs.command import last_words
 from distilled_splat.jobs.graph import Job, Schedule, State
@@ -14,7 +18,7 @@ from distilled_splat.jobs.graph import Job, Schedule, State
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'distilled-splat[ray]'")
 pytestmark = pytest.mark.slow
 
-from distilled_splat.jobs.on_ray import Cluster, Resources  # noqa: E402
+from distilled_splat.jobs.on_ray import Cluster, Resources, run_job  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +93,27 @@ def test_ctrl_c_lets_the_jobs_save_and_begins_no_other(cluster: Cluster, tmp_pat
     assert (tmp_path / "saved").exists() and watcher.codes == {"a": 130}
     assert set(run(cluster, jobs)[0].states.values()) == {State.DONE}
     assert begun(tmp_path) == ["a", "a", "b"]
+
+
+def test_a_job_that_is_cancelled_twice_is_still_waited_for(tmp_path: Path) -> None:
+    slowly = (
+        "import signal\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), (here / 'saved').touch(), sys.exit(130)))\n"
+        f"(here / 'ready').touch(); time.sleep({PATIENCE})"
+    )
+
+    def cancel_twice() -> None:
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.01)
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.4)
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(KeyboardInterrupt):
+        cancelling = pool.submit(cancel_twice)
+        run_job(script_job(tmp_path, "a", slowly), {})
+    cancelling.result()
+    assert (tmp_path / "saved").exists() and not (tmp_path / "a.done").exists()
 
 
 def test_room_is_counted_node_by_node() -> None:

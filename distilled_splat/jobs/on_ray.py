@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -66,7 +67,9 @@ def run_job(job: Job, environment: dict[str, str]) -> int:
     finally:
         if process.poll() is None:
             process.terminate()
-            process.wait()
+        while process.poll() is None:  # Ray may cancel again while the job saves
+            with suppress(KeyboardInterrupt):
+                process.wait()
     if job.done():
         return 0
     if process.returncode < 0 or process.returncode == EXIT_INTERRUPTED:
