@@ -58,13 +58,15 @@ class Record:
         self.codes[job.name] = code
 
 
-SAVES_WHEN_STOPPED = (
-    "import signal\n"
-    "signal.signal(signal.SIGTERM, lambda *_: ((here / 'saved').touch(), sys.exit(130)))\n"
-    "if not (here / 'saved').exists():\n"
-    f"    (here / 'ready').touch(); time.sleep({PATIENCE})"
-)
-"""A job that is never done the first time, and saves when it is told to stop."""
+def saves_when_stopped(seconds: float = 0.0) -> str:
+    """Return code of a job that is never done the first time, and takes so long to save when it is told to stop."""
+    return (
+        "import signal\n"
+        f"save = lambda *_: (time.sleep({seconds}), (here / 'saved').touch(), sys.exit(130))\n"
+        "signal.signal(signal.SIGTERM, save)\n"
+        "if not (here / 'saved').exists():\n"
+        f"    (here / 'ready').touch(); time.sleep({PATIENCE})"
+    )
 
 
 class CtrlC(Record):

@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distilled_splat.gaussians import Gaussians
+from distilled_splat.render import View
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -99,3 +102,17 @@ def smooth_scene(seed: int = 0, count: int = 6, width: int = 13, height: int = 9
         width=width,
         height=height,
     )
+
+
+def splat_and_view(seed: int = 0) -> tuple[Gaussians, View]:
+    """A dense scene as our own render takes it."""
+    scene = dense_scene(seed)
+    gaussians = Gaussians(
+        means=scene.means,
+        quats=scene.quats,
+        log_scales=torch.log(scene.scales),
+        logit_opacities=torch.logit(scene.opacities.clamp(1e-4, 0.999)),
+        sh_dc=scene.colors[:, 0],
+        sh_rest=scene.colors[:, 1:],
+    )
+    return gaussians, View(scene.viewmats[0], scene.Ks[0], scene.width, scene.height)

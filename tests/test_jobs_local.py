@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from jobs import SAVES_WHEN_STOPPED, CtrlC, Record, begun, script_job, waits_for
+from jobs import CtrlC, Record, begun, saves_when_stopped, script_job, waits_for
 
 from distilled_splat.jobs import local
 from distilled_splat.jobs.command import last_words
@@ -98,7 +98,7 @@ def test_slots_share_threads_and_devices_evenly(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_ctrl_c_lets_the_jobs_save_and_begins_no_other(tmp_path: Path) -> None:
-    jobs = [script_job(tmp_path, "a", SAVES_WHEN_STOPPED), script_job(tmp_path, "b")]
+    jobs = [script_job(tmp_path, "a", saves_when_stopped()), script_job(tmp_path, "b")]
     schedule, watcher = Schedule(jobs), CtrlC(tmp_path / "ready")
     assert run_local(schedule, [{}], watcher) == "SIGINT"
     assert (tmp_path / "saved").exists() and watcher.codes == {"a": 130}

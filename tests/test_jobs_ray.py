@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from jobs import PATIENCE, SAVES_WHEN_STOPPED, CtrlC, Record, begun, script_job, waits_for
+from jobs import CtrlC, Record, begun, saves_when_stopped, script_job, waits_for
 
 from distilled_splat.jobs.command import last_words
 from distilled_splat.jobs.graph import Job, Schedule, State
@@ -87,7 +87,7 @@ def test_a_job_killed_by_a_signal_is_tried_again(cluster: Cluster, tmp_path: Pat
 
 
 def test_ctrl_c_lets_the_jobs_save_and_begins_no_other(cluster: Cluster, tmp_path: Path) -> None:
-    jobs = [script_job(tmp_path, "a", SAVES_WHEN_STOPPED), script_job(tmp_path, "b", needs=("a",))]
+    jobs = [script_job(tmp_path, "a", saves_when_stopped()), script_job(tmp_path, "b", needs=("a",))]
     watcher = CtrlC(tmp_path / "ready")
     assert cluster.run(Schedule(jobs), ONE_CPU, 2, watcher) == "SIGINT"
     assert (tmp_path / "saved").exists() and watcher.codes == {"a": 130}
@@ -96,12 +96,6 @@ def test_ctrl_c_lets_the_jobs_save_and_begins_no_other(cluster: Cluster, tmp_pat
 
 
 def test_a_job_that_is_cancelled_twice_is_still_waited_for(tmp_path: Path) -> None:
-    slowly = (
-        "import signal\n"
-        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), (here / 'saved').touch(), sys.exit(130)))\n"
-        f"(here / 'ready').touch(); time.sleep({PATIENCE})"
-    )
-
     def cancel_twice() -> None:
         while not (tmp_path / "ready").exists():
             time.sleep(0.01)
@@ -111,7 +105,7 @@ def test_a_job_that_is_cancelled_twice_is_still_waited_for(tmp_path: Path) -> No
 
     with ThreadPoolExecutor(1) as pool, pytest.raises(KeyboardInterrupt):
         cancelling = pool.submit(cancel_twice)
-        run_job(script_job(tmp_path, "a", slowly), {})
+        run_job(script_job(tmp_path, "a", saves_when_stopped(1)), {})
     cancelling.result()
     assert (tmp_path / "saved").exists() and not (tmp_path / "a.done").exists()
 

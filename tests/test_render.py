@@ -10,7 +10,7 @@ import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from reference import rasterize
-from scenes import dense_scene
+from scenes import splat_and_view
 from torch import Tensor
 
 from distilled_splat.gaussians import Gaussians
@@ -23,19 +23,6 @@ from distilled_splat.render import (
     view_of,
     world_to_camera,
 )
-
-
-def splat_and_view(seed: int = 0) -> tuple[Gaussians, View]:
-    scene = dense_scene(seed)
-    gaussians = Gaussians(
-        means=scene.means,
-        quats=scene.quats,
-        log_scales=torch.log(scene.scales),
-        logit_opacities=torch.logit(scene.opacities.clamp(1e-4, 0.999)),
-        sh_dc=scene.colors[:, 0],
-        sh_rest=scene.colors[:, 1:],
-    )
-    return gaussians, View(scene.viewmats[0], scene.Ks[0], scene.width, scene.height)
 
 
 def dense_render(gaussians: Gaussians, view: View, colors: Tensor, mode: str = "classic") -> Tensor:

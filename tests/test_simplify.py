@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scenes import dense_scene
+from scenes import splat_and_view
 
-from distilled_splat.gaussians import SH_DEGREE_0, Gaussians
-from distilled_splat.render import View
+from distilled_splat.gaussians import SH_DEGREE_0
 from distilled_splat.simplify import choose, count_after_cut, cut_steps, importance, resize
 
 COLUMNS: dict[str, tuple[int, ...]] = {
@@ -90,16 +91,12 @@ def test_resize_gives_exactly_that_count_everywhere(count: int) -> None:
 
 
 def test_what_has_the_colour_of_one_background_matters_before_the_next() -> None:
-    scene = dense_scene(0)
-    black = Gaussians(
-        means=scene.means,
-        quats=scene.quats,
-        log_scales=torch.log(scene.scales),
-        logit_opacities=torch.logit(scene.opacities.clamp(1e-4, 0.9)),
-        sh_dc=torch.full((len(scene.means), 3), -0.5 / SH_DEGREE_0),
-        sh_rest=torch.zeros(len(scene.means), 0, 3),
+    gaussians, view = splat_and_view()
+    black = replace(
+        gaussians,
+        sh_dc=torch.full_like(gaussians.sh_dc, -0.5 / SH_DEGREE_0),
+        sh_rest=torch.zeros_like(gaussians.sh_rest),
     )
-    view = View(scene.viewmats[0], scene.Ks[0], scene.width, scene.height)
     seen = importance(black, [view], lambda: torch.zeros(3), "weight") > 0.1
     assert int(seen.sum()) > 10
     assert float(importance(black, [view, view], lambda: torch.zeros(3)).max()) < 1e-9

@@ -99,9 +99,8 @@ def trainer_for(
     if kind == "student":
         model.teachers, model.keep_fraction, model.least_teacher_psnr = teachers, 1.0, 0.0
         model.cuts, model.last_cut, model.virtual_views = 1, steps - 1, VIRTUAL_VIEWS
-        model.trust_margin = model.overfit_margin = (
-            0.0  # this student knows as much as its teachers: it would not look at labels
-        )
+        # this student knows as much as its teachers: it would not look at labels
+        model.trust_margin = model.overfit_margin = 0.0
     if kind == "torch":
         for group in config.optimizers.values():
             group["optimizer"] = AdamOptimizerConfig(lr=group["optimizer"].lr, eps=1e-15)
