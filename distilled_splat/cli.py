@@ -11,9 +11,10 @@ from typing import Annotated, Literal, Optional, Union
 
 import tyro
 
-from distilled_splat.bench.quality import QualityBench
-from distilled_splat.bench.step import StepBench
-from distilled_splat.sweep.command import Sweep
+from distilled_splat.benchmarks.step import StepBench
+from distilled_splat.doctor.command import Doctor
+from distilled_splat.workflows.controls import QualityBench
+from distilled_splat.workflows.sweep import Sweep
 
 
 @dataclass
@@ -23,7 +24,10 @@ class Compare:
     load_config: Path
     """config.yml of a run of distilled-splatfacto."""
     teachers: tuple[Path, ...] = ()
-    """Teachers to compare with: run folders, config.yml, .ckpt, .ply or .spz files; without any, the student's own."""
+    """Teachers to compare with: run folders, config.yml, .ckpt, .ply or .spz files; without any, the student's own,
+    where they were in training or in the same place beside the run."""
+    data: Optional[Path] = None
+    """The run's data; if not given, it is looked for where it was in training, and in the same place beside the run."""
     json: Optional[Path] = None
     """Also write the rows to this file."""
     picture: Optional[Path] = None
@@ -33,15 +37,15 @@ class Compare:
         """Print the table and write what was asked for."""
         from rich.console import Console
 
-        from distilled_splat.compare import compare, print_table, write_rows
+        from distilled_splat.evaluation.compare import compare, print_table, write_rows
+        from distilled_splat.evaluation.pictures import PICTURED_VIEWS, student_picture
 
-        comparison = compare(self.load_config, self.teachers or None)
-        print_table(comparison.rows, Console())
+        pictured = 0 if self.picture is None else PICTURED_VIEWS
+        comparison = compare(self.load_config, self.teachers or None, pictured, self.data)
+        print_table(comparison, Console())
         if self.json is not None:
             write_rows(comparison.rows, self.json)
         if self.picture is not None:
-            from distilled_splat.picture import student_picture
-
             student_picture(comparison, self.picture)
 
 
@@ -63,20 +67,22 @@ class Export:
     """World of the file: that of ns-export, or the capture's (COLMAP's) before nerfstudio turned and scaled it."""
     measure: bool = True
     """Read each file back and measure it on the held-out photos; --no-measure needs no photos."""
+    data: Optional[Path] = None
+    """The run's data; if not given, it is looked for where it was in training, and in the same place beside the run."""
 
     def run(self) -> None:
         """Write the files and print their table."""
         from rich.console import Console
 
-        from distilled_splat.export import export, export_within, print_files
-        from distilled_splat.splat_files import FORMATS
+        from distilled_splat.evaluation.export import export, export_within, print_files
+        from distilled_splat.splat.formats import FORMATS
 
         folder = self.output_dir or self.load_config.parent / "export"
         everything = self.format == "all" or (self.format is None and self.target_mb is not None)
         kinds = tuple(FORMATS) if everything else (self.format or "ply",)
         console = Console(soft_wrap=True, highlight=False)
         if self.target_mb is None:
-            files = export(self.load_config, folder, kinds, self.sh_degree, self.frame, self.measure)
+            files = export(self.load_config, folder, kinds, self.sh_degree, self.frame, self.measure, self.data)
             print_files(files, console)
             for file in files:
                 console.print(f"{file.path}")
@@ -85,7 +91,9 @@ class Export:
             raise ValueError(
                 "--target-mb takes a positive number of megabytes, and it cannot choose with --no-measure."
             )
-        best, fitting = export_within(self.load_config, folder, kinds, self.sh_degree, self.frame, self.target_mb)
+        best, fitting = export_within(
+            self.load_config, folder, kinds, self.sh_degree, self.frame, self.target_mb, self.data
+        )
         print_files(fitting, console)
         console.print(
             f"Of these {best.kind} with spherical harmonics of degree {best.sh_degree} loses least "
@@ -103,14 +111,19 @@ class Report:
     """results.json of `bench quality`: its controls of the same scene are shown beside the student."""
     output: Optional[Path] = None
     """File to write; report.html in the run's folder if not given."""
+    teachers: tuple[Path, ...] = ()
+    """Teachers to show; without any, the student's own, where they were in training or in the same place beside the
+    run."""
+    data: Optional[Path] = None
+    """The run's data; if not given, it is looked for where it was in training, and in the same place beside the run."""
 
     def run(self) -> None:
         """Write the page and say where it is."""
         from rich.console import Console
 
-        from distilled_splat.report import write_report
+        from distilled_splat.evaluation.report import write_report
 
-        path = write_report(self.load_config, self.results, self.output)
+        path = write_report(self.load_config, self.results, self.output, self.data, self.teachers or None)
         Console(soft_wrap=True, highlight=False).print(f"The report: {path}")
 
 
@@ -122,12 +135,20 @@ class Demo:
     """Folder for the scene, the runs, the table, the picture and the student's .ply."""
     iterations: int = 1500
     """Steps to train each teacher and the student for."""
+    layout: Literal["still-life", "tower", "hall"] = "still-life"
+    """Which scene: things in a room, an object without background, or a long room that is walked through."""
+    only_scene: bool = False
+    """Only make the scene, in the output folder itself."""
 
     def run(self) -> None:
         """Run the whole job."""
         from distilled_splat.demo.run import run_demo
+        from distilled_splat.demo.scene import make_scene
 
-        run_demo(self.output, self.iterations)
+        if self.only_scene:
+            print(f"The scene: {make_scene(self.output, layout=self.layout)}")
+        else:
+            run_demo(self.output, self.iterations, self.layout)
 
 
 Bench = Annotated[
@@ -143,6 +164,7 @@ Command = Union[
     Annotated[Export, tyro.conf.subcommand("export")],
     Annotated[Report, tyro.conf.subcommand("report")],
     Annotated[Sweep, tyro.conf.subcommand("sweep")],
+    Annotated[Doctor, tyro.conf.subcommand("doctor")],
     Bench,
 ]
 

@@ -1,1 +1,4 @@
-"""The demo: a procedural scene of its own, and the picture that compares what was trained on it."""
+"""The demo: a scene that the package makes itself, distilled by nerfstudio's own commands.
+
+It uses `evaluation` for the table and the picture at the end.
+"""

@@ -20,7 +20,7 @@ class Capture(NamedTuple):
 
     Attributes:
         poses: camera-to-world matrices in the OpenGL convention, float64 [V, 4, 4].
-        images: sRGB pictures, uint8 [V, H, W, 3].
+        images: sRGB pictures, over black where they are transparent, uint8 [V, H, W, 3].
         focal: focal length, pixels; the principal point is the middle of the picture.
     """
 
@@ -50,7 +50,7 @@ def project(
     return seen[:, :2] * [focal, -focal] / depths[:, None] + [0.5 * width, 0.5 * height], depths
 
 
-def _directions(pixels: np.ndarray, pose: np.ndarray, focal: float, width: int, height: int) -> np.ndarray:
+def ray_directions(pixels: np.ndarray, pose: np.ndarray, focal: float, width: int, height: int) -> np.ndarray:
     """Return the unit world directions [P, 3] of rays through pixel coordinates [P, 2]."""
     rays = np.ones((len(pixels), 3))
     rays[:, :2] = (pixels - [0.5 * width, 0.5 * height]) / [focal, -focal]
@@ -59,7 +59,7 @@ def _directions(pixels: np.ndarray, pose: np.ndarray, focal: float, width: int, 
 
 
 def _candidates(solids: Solids, capture: Capture, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Return surface points [count, 3] behind random pixels, likelier where the pictures have detail."""
+    """Return surface points [P, 3] behind `count` random pixels, likelier where the pictures have detail."""
     _, height, width, _ = capture.images.shape
     views = np.sort(rng.integers(len(capture.poses), size=count))
     points = np.empty((count, 3))
@@ -70,10 +70,10 @@ def _candidates(solids: Solids, capture: Capture, count: int, rng: np.random.Gen
         flat = rng.choice(detail.size, size=np.count_nonzero(chosen), p=detail / detail.sum())
         pixels = np.stack([flat % width, flat // width], axis=1) + 0.5
         pose = capture.poses[view]
-        directions = _directions(pixels, pose, capture.focal, width, height)
+        directions = ray_directions(pixels, pose, capture.focal, width, height)
         origins = np.tile(pose[:3, 3], (len(pixels), 1))
         points[chosen] = origins + first_hits(solids, origins, directions)[:, None] * directions
-    return points
+    return points[np.isfinite(points).all(axis=1)]  # nothing is behind some pixels of a picture that was cut out
 
 
 def _observe(solids: Solids, capture: Capture, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -30,15 +30,16 @@ def newest_run(outputs: Path, scene: Path, method: str) -> Path:
     return max((outputs / scene.name / method).glob("*/config.yml"), key=lambda path: path.stat().st_mtime).parent
 
 
-def run_demo(output: Path, iterations: int) -> None:
+def run_demo(output: Path, iterations: int, layout: str = "still-life") -> None:
     """Make the scene, train teachers and student, export the student, and print and picture the comparison.
 
     Args:
         output: folder that everything goes to; what is finished there is not done again.
         iterations: steps for each of the four trainings.
+        layout: which scene; see `layouts.LAYOUTS`.
     """
     console = Console()
-    scene = make_scene(output / "scene")
+    scene = make_scene(output / "scene", layout=layout)
     console.print(f"The scene: {scene}")
     nerfstudio(
         "train", "distilled-splatfacto",
@@ -51,11 +52,11 @@ def run_demo(output: Path, iterations: int) -> None:
     config = newest_run(output / "runs", scene, "distilled-splatfacto") / "config.yml"
     nerfstudio("exporter", "gaussian-splat", "--load-config", str(config), "--output-dir", str(output))
 
-    from distilled_splat.compare import compare, print_table, write_rows
-    from distilled_splat.picture import student_picture
+    from distilled_splat.evaluation.compare import compare, print_table, write_rows
+    from distilled_splat.evaluation.pictures import PICTURED_VIEWS, student_picture
 
-    comparison = compare(config)
+    comparison = compare(config, pictured=PICTURED_VIEWS)
     write_rows(comparison.rows, output / "comparison.json")
     student_picture(comparison, output / "comparison.png")
-    print_table(comparison.rows, console)
+    print_table(comparison, console)
     console.print(f"The student's splat: {output / 'splat.ply'}\nThe picture: {output / 'comparison.png'}")

@@ -1,4 +1,4 @@
-"""The demo's scene: a still life in a room, captured by an orbiting camera, in nerfstudio's format."""
+"""The demo's scenes, captured by a walking camera, in nerfstudio's format, with the true depth of every pixel."""
 
 from __future__ import annotations
 
@@ -9,100 +9,101 @@ import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from plyfile import PlyData, PlyElement
 
-from distilled_splat.demo import textures
-from distilled_splat.demo.points import Capture, find_points
-from distilled_splat.demo.tracer import BOX, CYLINDER, SPHERE, TORUS, Solids, trace_image
+from distilled_splat.demo.layouts import LAYOUTS, Layout
+from distilled_splat.demo.points import Capture, find_points, ray_directions
+from distilled_splat.demo.tracer import Solids, first_hits, trace_image
 
-RECIPE = 1
+RECIPE = 2
 """Number of the recipe; a scene made by another one is made anew."""
+DEPTH_UNIT = 1e-3
+"""Metres in one step of a depth map: what nerfstudio takes as `depth_unit_scale_factor` by default."""
 
 _SAMPLES = 3
 _FIELD_OF_VIEW = math.radians(62.0)
-_MIDDLE = np.array([0.0, 0.0, 0.62])
+_BEYOND_EVERY = 8
+_CLEARANCE = 0.15
 
 
-def _turned(yaw: float, tilt: float) -> np.ndarray:
-    """Return the rotation [3, 3] that tilts about x, then turns about z; radians."""
-    c, s, a, b = math.cos(yaw), math.sin(yaw), math.cos(tilt), math.sin(tilt)
-    about_x = np.array([[1.0, 0.0, 0.0], [0.0, a, -b], [0.0, b, a]])
-    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]]) @ about_x
+def views_beyond(solids: Solids, poses: np.ndarray) -> np.ndarray:
+    """Return views that are twice as far from the nearest camera as every 8th pose is, looking the same way.
 
-
-def still_life() -> Solids:
-    """Return the demo's solids: a room, and things on a plinth in its middle; z is up, the floor at z = 0."""
-    rows = [
-        (BOX, 0.0, 0.0, (0.0, 0.0, 1.6), (3.6, 3.6, 1.6), textures.ROOM, (0.0, 1.0, 0.0)),
-        (CYLINDER, 0.0, 0.0, (0.0, 0.0, 0.175), (1.35, 0.175, 0.0), textures.PLINTH, (0.10, 40.0, 0.0)),
-        (BOX, 0.45, 0.0, (-0.52, 0.38, 0.69), (0.34, 0.34, 0.34), textures.CRATE, (0.05, 20.0, 0.0)),
-        (SPHERE, 0.3, 0.0, (0.52, 0.30, 0.77), (0.42, 0.0, 0.0), textures.MARBLE, (0.80, 90.0, 0.04)),
-        (SPHERE, 0.0, 0.0, (-0.10, -0.52, 0.65), (0.30, 0.0, 0.0), textures.COPPER, (0.90, 160.0, 0.30)),
-        (TORUS, 0.45, 0.0, (-0.52, 0.38, 1.13), (0.30, 0.10, 0.0), textures.TORUS, (0.60, 70.0, 0.0)),
-        (CYLINDER, 0.0, 0.0, (0.72, -0.52, 0.81), (0.15, 0.46, 0.0), textures.COLUMN, (0.25, 40.0, 0.0)),
-        (SPHERE, 0.5, 0.4, (0.72, -0.52, 1.43), (0.16, 0.0, 0.0), textures.BALL, (0.70, 70.0, 0.0)),
-        (SPHERE, 1.1, 0.9, (-0.78, -0.42, 0.51), (0.16, 0.0, 0.0), textures.BALL, (0.70, 70.0, 0.0)),
-    ]
-    shapes, yaws, tilts, centres, sizes, surfaces, finishes = zip(*rows, strict=True)
-    rotations = np.stack([_turned(yaw, tilt) for yaw, tilt in zip(yaws, tilts, strict=True)])
-    return Solids(
-        np.array(shapes),
-        rotations,
-        np.array(centres),
-        np.array(sizes),
-        np.array(surfaces),
-        np.array(finishes),
-    )
-
-
-def orbit(views: int, rng: np.random.Generator) -> np.ndarray:
-    """Make the poses of a hand-held walk: two turns around the middle, rising and sinking, near and far.
+    A place that something hides from that nearest camera, or that touches a surface, is not taken; then the next
+    nearest camera counts.
 
     Args:
-        views: number of poses V.
-        rng: source of the hand's tremor.
+        solids: the scene.
+        poses: camera-to-world matrices [V, 4, 4].
 
     Returns:
-        Camera-to-world matrices in the OpenGL convention, float64 [V, 4, 4].
+        Camera-to-world matrices, float64 [B, 4, 4], B = V / 8 or a few less.
     """
-    time = np.arange(views) / views
-    azimuth = 4.0 * math.pi * time + rng.normal(0.0, 0.03, views)
-    radius = 2.70 + 0.30 * np.sin(6.0 * math.pi * time) + rng.normal(0.0, 0.03, views)
-    heights = 1.45 + 0.40 * np.sin(2.0 * math.pi * time) + 0.2 * np.sin(10.0 * math.pi * time)
-    heights += rng.normal(0.0, 0.03, views)
-    positions = np.stack([radius * np.cos(azimuth), radius * np.sin(azimuth), heights], axis=1)
-    back = positions - (_MIDDLE + rng.normal(0.0, 0.05, (views, 3)))
-    back /= np.linalg.norm(back, axis=1, keepdims=True)
-    up = np.array([0.0, 0.0, 1.0]) + rng.normal(0.0, 0.02, (views, 3))
-    right = np.cross(up, back)
-    right /= np.linalg.norm(right, axis=1, keepdims=True)
-    poses = np.tile(np.eye(4), (views, 1, 1))
-    poses[:, :3] = np.stack([right, np.cross(back, right), back, positions], axis=2)
-    return poses
+    found = []
+    for place in range(0, len(poses), _BEYOND_EVERY):
+        centre = poses[place, :3, 3]
+        others = np.delete(poses[:, :3, 3], place, axis=0)
+        for other in others[np.argsort(np.linalg.norm(others - centre, axis=1))]:
+            way = 2.0 * (centre - other)
+            length = float(np.linalg.norm(way))
+            if first_hits(solids, other[None], way[None] / length)[0] > length + _CLEARANCE:
+                pose = poses[place].copy()
+                pose[:3, 3] = other + way
+                found.append(pose)
+                break
+    return np.array(found).reshape(-1, 4, 4)
 
 
-def _photograph(solids: Solids, poses: np.ndarray, focal: float, width: int, height: int) -> np.ndarray:
-    """Return the pictures [V, height, width, 3] that a camera takes at the poses, uint8."""
+def true_depth(layout: Layout, pose: np.ndarray, focal: float, width: int, height: int) -> np.ndarray:
+    """Return what a pixel's middle shows along the camera's axis, metres [height, width]; 0 where there is nothing."""
+    pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).reshape(-1, 2) + 0.5
+    directions = ray_directions(pixels, pose, focal, width, height)
+    distances = first_hits(layout.surfaces(), np.tile(pose[:3, 3], (len(pixels), 1)), directions)
+    depths = distances * -(directions @ pose[:3, 2])
+    return np.where(np.isfinite(depths), depths, 0.0).reshape(height, width)
+
+
+def _photograph(layout: Layout, poses: np.ndarray, focal: float, width: int, height: int) -> np.ndarray:
+    """Return the pictures [V, height, width, 4] that a camera takes at the poses, uint8, with their alpha."""
+    solids = layout.solids()
 
     def take(pose: np.ndarray) -> np.ndarray:
-        return np.round(255.0 * trace_image(solids, pose, focal, width, height, _SAMPLES)).astype(np.uint8)
+        picture = trace_image(solids, pose, focal, width, height, _SAMPLES, layout.cut_out)
+        return np.round(255.0 * picture).astype(np.uint8)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return np.stack(list(pool.map(take, poses)))
+        return np.array(list(pool.map(take, poses)), np.uint8).reshape(-1, height, width, 4)
 
 
-def _write(folder: Path, capture: Capture, points: np.ndarray, colours: np.ndarray, parameters: dict) -> None:
-    """Write a capture and its points into an empty folder, in nerfstudio's format."""
+def _write_frames(
+    folder: Path, first: int, layout: Layout, poses: np.ndarray, images: np.ndarray, focal: float
+) -> list[dict[str, Any]]:
+    """Write pictures [V, H, W, 4] and depth maps, numbered from `first`; return what transforms.json says of them."""
+    _, height, width, _ = images.shape
+    frames = []
+    for number, (pose, image) in enumerate(zip(poses, images, strict=True), start=first):
+        name, depth_name = f"images/{number:04d}.png", f"depths/{number:04d}.png"
+        Image.fromarray(image if layout.cut_out else np.ascontiguousarray(image[..., :3])).save(folder / name)
+        depth = np.round(true_depth(layout, pose, focal, width, height) / DEPTH_UNIT)
+        Image.fromarray(depth.clip(0, 65535).astype(np.uint16)).save(folder / depth_name)
+        frames.append({"file_path": name, "depth_file_path": depth_name, "transform_matrix": pose.tolist()})
+    return frames
+
+
+def _write(
+    folder: Path, layout: Layout, capture: Capture, beyond: Capture, points: np.ndarray, colours: np.ndarray,
+    parameters: dict[str, Any],
+) -> None:  # fmt: skip
+    """Write a capture, the views beyond it and its points into an empty folder, in nerfstudio's format."""
     _, height, width, _ = capture.images.shape
     (folder / "images").mkdir()
-    frames = []
-    for number, (pose, image) in enumerate(zip(capture.poses, capture.images, strict=True), start=1):
-        name = f"images/{number:04d}.png"
-        Image.fromarray(image).save(folder / name)
-        frames.append({"file_path": name, "transform_matrix": pose.tolist()})
+    (folder / "depths").mkdir()
+    frames = _write_frames(folder, 1, layout, capture.poses, capture.images, capture.focal)
+    further = _write_frames(folder, len(frames) + 1, layout, beyond.poses, beyond.images, capture.focal)
     columns = {axis: points[:, i] for i, axis in enumerate(("x", "y", "z"))}
     columns |= {name: colours[:, i] for i, name in enumerate(("red", "green", "blue"))}
     vertices = np.empty(len(points), [(name, column.dtype) for name, column in columns.items()])
@@ -122,6 +123,7 @@ def _write(folder: Path, capture: Capture, points: np.ndarray, colours: np.ndarr
         "ply_file_path": "sparse_pc.ply",
         "demo_scene": parameters,
         "frames": frames,
+        "views_beyond": further,
     }
     (folder / "transforms.json").write_text(json.dumps(meta, indent=2))
 
@@ -135,29 +137,42 @@ def _parameters_of(folder: Path) -> dict | None:
 
 
 def make_scene(
-    folder: Path, views: int = 48, width: int = 320, height: int = 240, points: int = 5000, seed: int = 0
+    folder: Path,
+    views: int = 48,
+    width: int = 320,
+    height: int = 240,
+    points: int = 5000,
+    seed: int = 0,
+    layout: str = "still-life",
 ) -> Path:
-    """Make the demo's scene, or take it again when the folder already holds it.
+    """Make one of the demo's scenes, or take it again when the folder already holds it.
+
+    Beside the photos there is the true depth of every pixel, where nerfstudio looks for depth maps, and the same for
+    `views_beyond`: views away from all cameras, which nerfstudio does not read.
 
     The scene is made in a folder beside and renamed, so that it is whole or not there. A demo scene with
     other parameters is replaced.
 
     Args:
-        folder: where the scene is to be: images/, transforms.json and sparse_pc.ply.
+        folder: where the scene is to be: images/, depths/, transforms.json and sparse_pc.ply.
         views: number of pictures; nerfstudio's interval split holds out every n-th of them.
         width: of a picture, pixels.
         height: of a picture, pixels.
         points: number of points as structure from motion would find them.
         seed: of the walk and of the points; the same seed gives the same scene.
+        layout: which scene, one of `layouts.LAYOUTS`.
 
     Returns:
         The folder.
 
     Raises:
         FileExistsError: the folder holds something else than a demo scene.
-        ValueError: too few views or pixels for that many points.
+        ValueError: too few views or pixels for that many points, or no such layout.
     """
     folder = Path(folder)
+    if layout not in LAYOUTS:
+        raise ValueError(f"There is no layout {layout!r}: choose from {', '.join(LAYOUTS)}.")
+    chosen = LAYOUTS[layout]
     parameters = {
         "recipe": RECIPE,
         "views": views,
@@ -165,6 +180,7 @@ def make_scene(
         "height": height,
         "points": points,
         "seed": seed,
+        "layout": layout,
     }
     found = _parameters_of(folder)
     if found == parameters:
@@ -172,15 +188,20 @@ def make_scene(
     if found is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} holds something else than a demo scene; name another folder or remove it.")
     rng = np.random.default_rng(seed)
-    solids, poses = still_life(), orbit(views, rng)
+    poses = chosen.walk(views, rng)
     focal = 0.5 * width / math.tan(0.5 * _FIELD_OF_VIEW)
-    capture = Capture(poses, _photograph(solids, poses, focal, width, height), focal)
-    positions, colours = find_points(solids, capture, points, rng)
+    further = views_beyond(chosen.solids(), poses)
+    images, pictures_beyond = (_photograph(chosen, each, focal, width, height) for each in (poses, further))
+    over_black = np.round(images[..., :3] * (images[..., 3:] / 255.0)).astype(np.uint8)
+    positions, colours = find_points(chosen.surfaces(), Capture(poses, over_black, focal), points, rng)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
         fresh = Path(beside) / folder.name
         fresh.mkdir()
-        _write(fresh, capture, positions, colours, parameters)
+        _write(
+            fresh, chosen, Capture(poses, images, focal), Capture(further, pictures_beyond, focal), positions, colours,
+            parameters,
+        )  # fmt: skip
         if folder.exists():
             shutil.rmtree(folder)
         fresh.rename(folder)

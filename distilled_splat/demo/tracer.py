@@ -280,7 +280,7 @@ def first_hits(solids, origins, directions):
 
 
 @_compiled
-def trace_image(solids, camera_to_world, focal, width, height, samples):
+def trace_image(solids, camera_to_world, focal, width, height, samples, cut_out):
     """Render one pinhole picture, its principal point in the middle.
 
     Args:
@@ -290,22 +290,27 @@ def trace_image(solids, camera_to_world, focal, width, height, samples):
         width: pixels.
         height: pixels.
         samples: side of the square grid of rays in every pixel; the lamp is sampled by the same grid.
+        cut_out: whether the room is transparent.
 
     Returns:
-        sRGB-like picture in 0..1, float64 [height, width, 3].
+        sRGB-like picture in 0..1 with its alpha (the share of rays that meet something), float64 [height, width, 4].
     """
-    picture = np.empty((height, width, 3))
+    picture = np.zeros((height, width, 4))
     rotation = np.expand_dims(camera_to_world, 0)
     o = (camera_to_world[0, 3], camera_to_world[1, 3], camera_to_world[2, 3])
     for row in range(height):
         for column in range(width):
-            total = (0.0, 0.0, 0.0)
+            total, met = (0.0, 0.0, 0.0), 0
             for sample in range(samples * samples):
                 u, v = (sample % samples + 0.5) / samples, (sample // samples + 0.5) / samples
                 ray = ((column + u - 0.5 * width) / focal, (0.5 * height - row - v) / focal, -1.0)
                 d = _unit(_to_world(rotation, 0, ray))
+                if cut_out and _nearest(solids, o, d)[1] <= 0:
+                    continue
+                met += 1
                 light = _radiance(solids, o, d, 2.0 * v - 1.0, 2.0 * u - 1.0)
                 total = _along(total, (min(light[0], 1.0), min(light[1], 1.0), min(light[2], 1.0)), 1.0)
+            picture[row, column, 3] = met / (samples * samples)
             for channel in range(3):
-                picture[row, column, channel] = (total[channel] / (samples * samples)) ** (1.0 / 2.2)
+                picture[row, column, channel] = (total[channel] / max(met, 1)) ** (1.0 / 2.2)
     return picture

@@ -1,1 +1,4 @@
-"""A graph of jobs and the engines that run it: processes on this machine, or tasks on a Ray cluster."""
+"""Commands in order: a graph of jobs, and the engines that run it in slots of this machine or on a Ray cluster.
+
+It uses `runs` for the stopping of processes, and knows nothing of splats.
+"""

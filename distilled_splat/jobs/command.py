@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 
 from distilled_splat.jobs.graph import Job
-from distilled_splat.processes import PARENT_VARIABLE
+from distilled_splat.runs.processes import PARENT_VARIABLE
 
 
 def start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:

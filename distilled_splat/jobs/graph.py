@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 
@@ -56,20 +57,19 @@ def in_order(jobs: Sequence[Job]) -> list[Job]:
             if need not in by_name:
                 raise ValueError(f"The job {job.name!r} needs {need!r}, which is not in the graph.")
     place = {job.name: index for index, job in enumerate(jobs)}
-    dependents = dependents_of(jobs)
-    unmet = {job.name: len(set(job.needs)) for job in jobs}
-    free = [place[name] for name, count in unmet.items() if count == 0]
+    sorter = TopologicalSorter({job.name: job.needs for job in jobs})
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        circle = ", ".join(repr(name) for name in dict.fromkeys(error.args[1]))
+        raise ValueError(f"These jobs need each other in a circle: {circle}.") from None
+    free: list[int] = []
     ordered: list[Job] = []
-    while free:
-        job = jobs[heapq.heappop(free)]
-        ordered.append(job)
-        for name in dependents[job.name]:
-            unmet[name] -= 1
-            if unmet[name] == 0:
-                heapq.heappush(free, place[name])
-    if len(ordered) < len(jobs):
-        circle = ", ".join(repr(name) for name, count in unmet.items() if count > 0)
-        raise ValueError(f"These jobs wait for each other, or for such jobs, in a circle: {circle}.")
+    while sorter.is_active():
+        for name in sorter.get_ready():
+            heapq.heappush(free, place[name])
+        ordered.append(jobs[heapq.heappop(free)])
+        sorter.done(ordered[-1].name)
     return ordered
 
 
@@ -108,7 +108,7 @@ class Schedule:
             keep_going: whether a failure stops only what depends on it, or all that has not begun.
 
         Raises:
-            ValueError: if the jobs are no graph.
+            ValueError: if the jobs are not a graph.
         """
         self.jobs = {job.name: job for job in in_order(jobs)}
         self.keep_going = keep_going
@@ -117,10 +117,18 @@ class Schedule:
         self._names = list(self.jobs)
         self._dependents = dependents_of(self.jobs.values())
         skipped = unnecessary(jobs, done)
-        self._unmet = {name: len(set(job.needs) - skipped) for name, job in self.jobs.items()}
+        self._sorter = TopologicalSorter(
+            {name: set(job.needs) - skipped for name, job in self.jobs.items() if name not in skipped}
+        )
+        self._sorter.prepare()
         for name in skipped:
             self.states[name] = State.DONE
-        self._free = [self._place[name] for name, count in self._unmet.items() if count == 0 and name not in skipped]
+        self._free: list[int] = []
+        self._take_ready()
+
+    def _take_ready(self) -> None:
+        for name in self._sorter.get_ready():
+            heapq.heappush(self._free, self._place[name])
 
     def next_job(self) -> Job | None:
         """Return the job to start next, or None if there is none now."""
@@ -142,12 +150,9 @@ class Schedule:
                 self._free.clear()
             return
         self.states[name] = State.DONE
-        if not self.keep_going and self.names(State.FAILED):
-            return
-        for dependent in self._dependents[name]:
-            self._unmet[dependent] -= 1
-            if self._unmet[dependent] == 0 and self.states[dependent] is State.WAITING:
-                heapq.heappush(self._free, self._place[dependent])
+        self._sorter.done(name)
+        if self.keep_going or not self.names(State.FAILED):
+            self._take_ready()
 
     def _block(self, failed: str) -> None:
         causes = [failed]

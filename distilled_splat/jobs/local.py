@@ -10,7 +10,7 @@ from typing import Optional, Protocol
 
 from distilled_splat.jobs.command import start
 from distilled_splat.jobs.graph import Job, Schedule
-from distilled_splat.processes import interrupts_call
+from distilled_splat.runs.processes import interrupts_call
 
 Slot = Mapping[str, str]
 """A place for one job: the environment variables that confine it to its device or its threads."""
@@ -46,11 +46,12 @@ def cpu_slots(threads: int, count: int) -> list[Slot]:
     return [{"OMP_NUM_THREADS": str(max(share, 1))} for share in shares]
 
 
-def machine_slots(device_type: str, count: Optional[int] = None) -> list[Slot]:
+def machine_slots(device_type: str, threads: int, count: Optional[int] = None) -> list[Slot]:
     """Return the slots of this machine: a GPU each, or one for the whole CPU, unless a number is asked for.
 
     Args:
         device_type: cuda, cpu, or another kind of which there is one.
+        threads: threads that the jobs on a CPU share.
         count: number of slots.
 
     Raises:
@@ -67,9 +68,7 @@ def machine_slots(device_type: str, count: Optional[int] = None) -> list[Slot]:
             return gpu_slots(devices, count)
     if count in (None, 1):
         return [{}]
-    from distilled_splat.cpu.threads import num_threads
-
-    return cpu_slots(num_threads(), count)
+    return cpu_slots(threads, count)
 
 
 def run_local(schedule: Schedule, slots: Sequence[Slot], watcher: Watcher) -> Optional[str]:

@@ -1,7 +1,7 @@
 """The Ray engine: each job is a task on whichever node of a cluster has room for it.
 
 Ray is told what may start by the same schedule as the local engine. Run folders lie on storage that all nodes see under
-one path: what a job has done is known by what it left there, and a job whose node was lost goes on, on another, from
+one path: what a job has done is known by what it left there, and a job whose node was lost resumes on another from
 its last checkpoint.
 """
 
@@ -16,7 +16,8 @@ from typing import Any, Optional
 from distilled_splat.jobs.command import start
 from distilled_splat.jobs.graph import Job, Schedule
 from distilled_splat.jobs.local import SECONDS_BETWEEN_LOOKS, Watcher
-from distilled_splat.processes import EXIT_INTERRUPTED, interrupts_call
+from distilled_splat.runs.processes import EXIT_INTERRUPTED, interrupts_call
+from distilled_splat.runs.words import words_of
 
 try:
     import ray
@@ -104,9 +105,10 @@ class Cluster:
                 self.ours = True
         except Exception as error:  # of Ray some are of no class of their own
             if self.address is None:
-                raise ValueError(f"Ray could not be started on this machine: {error}") from error
+                raise ValueError(f"Ray could not be started on this machine: {words_of(error)}") from error
             raise ValueError(
-                f"No Ray cluster answers at {self.address}: {error}. Give the address that ray start --head printed."
+                f"No Ray cluster answers at {self.address}: {words_of(error)}. "
+                "Give the address that ray start --head printed."
             ) from error
         return self
 
@@ -187,5 +189,5 @@ def exit_code(reference: Any, job: Job) -> int:
     except (RayError, JobStopped) as error:
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("a", encoding="utf8") as log:
-            log.write(f"Lost: {error}\n")
+            log.write(f"Lost: {words_of(error)}\n")
         return 1

@@ -1,0 +1,80 @@
+"""What whole training steps are timed on: a capture at any number of Gaussians, or a random scene made into one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from PIL import Image
+
+from distilled_splat.ops.render import render
+from distilled_splat.ops.views import View
+from distilled_splat.splat.gaussians import Gaussians
+
+
+def capture_parser(data: Path) -> NerfstudioDataParserConfig:
+    """Return how a capture in nerfstudio's format is parsed, every 8th photo held out."""
+    return NerfstudioDataParserConfig(data=data, load_3D_points=True, eval_mode="interval", eval_interval=8)
+
+
+def untouched_parser(data: Path) -> NerfstudioDataParserConfig:
+    """Return how a scene is parsed whose frame is to stay as it is."""
+    return NerfstudioDataParserConfig(
+        data=data, orientation_method="none", center_method="none", auto_scale_poses=False, eval_mode="all"
+    )
+
+
+def resampled(model: Any, count: int) -> Gaussians:
+    """Return `count` Gaussians for a capture: its points, repeated and scattered, with sizes, shapes and opacities as
+    varied as a trained splat's."""
+    start = model.gaussians()
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randint(len(start), (count,), generator=generator)
+    ratio = (len(start) / count) ** (1 / 3)
+    sizes = torch.exp(start.log_scales.detach()[chosen])
+    spread = torch.exp(0.5 * torch.randn(count, 3, generator=generator))
+    return Gaussians(
+        means=start.means.detach()[chosen] + sizes * torch.randn(count, 3, generator=generator),
+        quats=torch.randn(count, 4, generator=generator),
+        log_scales=torch.log(0.7 * ratio * sizes * spread),
+        logit_opacities=1.5 * torch.randn(count, generator=generator) - 1,
+        sh_dc=start.sh_dc.detach()[chosen],
+        sh_rest=0.05 * torch.randn(count, 15, 3, generator=generator),
+    )
+
+
+def write_capture(scene: dict[str, torch.Tensor], width: int, height: int, folder: Path, views: int = 6) -> Gaussians:
+    """Write a random scene of `workload.random_scene` as a capture in nerfstudio's format; return its Gaussians.
+
+    Args:
+        scene: arguments of `rasterization`.
+        width, height: size of the photos in pixels.
+        folder: where to write.
+        views: number of photos, from cameras that stand beside each other.
+    """
+    gaussians = Gaussians(
+        means=scene["means"],
+        quats=scene["quats"],
+        log_scales=torch.log(scene["scales"]),
+        logit_opacities=torch.logit(scene["opacities"]),
+        sh_dc=scene["colors"][:, 0],
+        sh_rest=scene["colors"][:, 1:],
+    )
+    (folder / "images").mkdir(parents=True)
+    focal = float(scene["Ks"][0, 0, 0])
+    frames = []
+    for number in range(views):
+        viewmat = torch.eye(4)
+        viewmat[0, 3] = 0.05 * (number - views / 2)
+        with torch.no_grad():
+            image = render(gaussians, View(viewmat, scene["Ks"][0], width, height)).color.clamp(0, 1)
+        Image.fromarray((255 * image).byte().numpy()).save(folder / "images" / f"{number}.png")
+        pose = torch.linalg.inv(viewmat) @ torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+        frames.append({"file_path": f"images/{number}.png", "transform_matrix": pose.tolist()})
+    intrinsics = {"fl_x": focal, "fl_y": focal, "cx": width / 2, "cy": height / 2, "w": width, "h": height}
+    content = {"camera_model": "OPENCV", **intrinsics, "frames": frames}
+    (folder / "transforms.json").write_text(json.dumps(content), encoding="utf8")
+    return gaussians

@@ -1,0 +1,119 @@
+"""`distilled-splat bench step`: the median time of rasterization's stages and of whole training steps on the CPU."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Optional
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:  # numba and nerfstudio take seconds to import, which other subcommands need not pay
+    from distilled_splat.benchmarks.rasterizer import Measurement
+    from distilled_splat.benchmarks.step_times import AtOneSize, StepTimes
+
+
+@dataclass
+class StepBench:
+    """Time each stage of rasterization and whole training steps on this processor."""
+
+    json: Optional[Path] = None
+    """Also write the figures to this file."""
+    repeats: int = 20
+    """Times that each stage is run; the median counts."""
+    rounds: int = 1
+    """Processes that each training is timed in, one after the other; the median counts. The same training differs by up
+    to a fifth from process to process."""
+    data: Optional[Path] = None
+    """A capture in nerfstudio's format, on which whole training steps are timed at several sizes."""
+    compare: Optional[Literal["torch"]] = None
+    """Also time each training step with splatfacto's own loss and Adam beside ours."""
+    training: bool = True
+    """Time whole training steps, too."""
+
+    def run(self) -> None:
+        """Measure, print the tables, and write the file if one was asked for."""
+        from distilled_splat.benchmarks.rasterizer import SIZES, measure
+        from distilled_splat.benchmarks.step_times import exponents, side_by_side
+        from distilled_splat.benchmarks.training import training_steps
+        from distilled_splat.benchmarks.workload import measure_peak
+        from distilled_splat.cpu.simd import LANES
+        from distilled_splat.ops.processor import num_threads, processor_name
+
+        peak = measure_peak()
+        machine = {"processor": processor_name(), "threads": num_threads(), "lanes": LANES, "peak_gflops": peak}
+        measurements = [measure(*size, repeats=self.repeats, peak=peak) for size in SIZES]
+        print_table(machine, measurements)
+        steps: list[StepTimes] = []
+        growth: dict[str, float] = {}
+        if self.training:
+            steps = training_steps(self.data, SIZES, self.compare, self.repeats, self.rounds)
+            growth = exponents(steps)
+            print_steps(steps)
+            print_side_by_side(side_by_side(steps), growth)
+        if self.json is not None:
+            write_json(self.json, machine, measurements, steps, growth)
+
+
+def print_table(machine: dict[str, Any], measurements: list[Measurement]) -> None:
+    """Print the stages of all scenes side by side."""
+    title = (
+        f"{machine['processor']}, {machine['threads']} threads, {machine['lanes']} lanes, "
+        f"FMA peak {machine['peak_gflops']:.0f} GFLOP/s per core"
+    )
+    table = Table(title=title)
+    table.add_column("median milliseconds")
+    for m in measurements:
+        table.add_column(f"{m.gaussians:,} Gaussians\n{m.width}x{m.height}", justify="right")
+    for name in measurements[0].milliseconds:
+        table.add_row(name, *(f"{m.milliseconds[name]:.2f}" for m in measurements))
+    table.add_section()
+    table.add_row("Gaussians per pixel", *(f"{m.contributions_per_pixel:.1f}" for m in measurements))
+    for name in measurements[0].peak_shares:
+        table.add_row(f"share of peak, {name}", *(f"{m.peak_shares[name]:.1%}" for m in measurements))
+    Console().print(table)
+
+
+def print_steps(steps: list[StepTimes]) -> None:
+    """Print whole training steps and their stages, one line each."""
+    names = list(steps[0].milliseconds)
+    console = Console()
+    console.width = max(console.width, 140)
+    table = Table("whole training step, ms", "Gaussians", "pixels", *names)
+    for step in steps:
+        milliseconds = (f"{step.milliseconds[name]:.1f}" for name in names)
+        table.add_row(f"{step.scene}, {step.kind}", f"{step.gaussians:,}", f"{step.width}x{step.height}", *milliseconds)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    console.print(table)
+
+
+def print_side_by_side(rows: list[AtOneSize], growth: dict[str, float]) -> None:
+    """Print plain, student's and stock steps beside each other, and how the time of plain ones grows."""
+    table = Table("ms a step", "Gaussians", "pixels", "plain", "student", "over plain", "stock", "over plain", "MB")
+    for row in rows:
+        stock = ("", "") if row.stock is None else (f"{row.stock:.1f}", f"{row.stock / row.plain:.2f}")
+        student = (f"{row.plain:.1f}", f"{row.student:.1f}", f"{row.student / row.plain:.2f}")
+        size = (f"{row.gaussians:,}", f"{row.width}x{row.height}")
+        table.add_row(row.scene, *size, *student, *stock, f"{row.peak_megabytes:.0f}")
+    for column in table.columns:
+        column.justify, column.no_wrap = "right", True
+    Console().print(table)
+    for name, value in growth.items():
+        Console().print(f"{name}: {value:.2f}")
+
+
+def write_json(
+    path: Path,
+    machine: dict[str, Any],
+    measurements: list[Measurement],
+    steps: list[StepTimes],
+    growth: dict[str, float],
+) -> None:
+    """Write machine and figures to a JSON file."""
+    scenes = [dataclasses.asdict(m) for m in measurements]
+    figures = {**machine, "scenes": scenes, "training": [dataclasses.asdict(step) for step in steps], "growth": growth}
+    path.write_text(json.dumps(figures, indent=2) + "\n")

@@ -1,0 +1,59 @@
+"""The subcommand: its options, its lines, and its exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # torch takes seconds to import, which other subcommands need not pay
+    from distilled_splat.doctor.findings import Finding
+
+
+@dataclass
+class Doctor:
+    """See whether this machine can train students, in about a minute; the lines belong into a bug report.
+
+    Each line is ok, or says what to do. The exit code is 1 if the main job cannot run here.
+    """
+
+    full: bool = False
+    """Also train three teachers and a student on each device, beside stock splatfacto on CUDA, and print steps per
+    second, memory and PSNR."""
+    steps: int = 300
+    """Steps of each training of --full."""
+    output: Path = Path("doctor-output")
+    """Folder for the runs of --full."""
+
+    def run(self) -> None:
+        """Look at everything, and print what is found as it is found.
+
+        Raises:
+            SystemExit: with code 1 if the main job cannot run.
+        """
+        from rich.console import Console
+
+        console = Console(soft_wrap=True, highlight=False)
+        faults = 0
+        for finding in self.findings():
+            console.print(f"{finding.verdict:<5} {finding.subject}: {finding.words}", markup=False)
+            faults += finding.verdict == "fault"
+        if self.full and faults == 0:
+            from distilled_splat.doctor.backends import devices
+            from distilled_splat.doctor.trainings import full_table
+
+            faults += not full_table(devices(), self.output, self.steps, console)
+        if faults:
+            console.print(f"Faults: {faults}. The main job cannot run here before they are mended.")
+            raise SystemExit(1)
+        console.print("The main job can run here.")
+
+    def findings(self) -> Iterator[Finding]:
+        """Look at machine, tools and backends, in that order."""
+        from distilled_splat.doctor.backends import look_at_backends
+        from distilled_splat.doctor.machine import look_at_machine, look_at_tools
+
+        yield from look_at_machine()
+        yield from look_at_tools()
+        yield from look_at_backends()

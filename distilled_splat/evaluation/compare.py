@@ -1,0 +1,230 @@
+"""Measure a student beside its teachers on the held-out photos."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+from nerfstudio.cameras.cameras import Cameras
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from distilled_splat.evaluation.geometry import floaters, mean_or_none
+from distilled_splat.evaluation.held_out import FinishedRun, open_run
+from distilled_splat.evaluation.measuring import MEAN, Measuring, Scores
+from distilled_splat.evaluation.results import GEOMETRY
+from distilled_splat.evaluation.true_depth import TrueDepths, twice_as_far
+from distilled_splat.ops.views import View
+from distilled_splat.runs.files import write_json
+from distilled_splat.splat.gaussians import Gaussians
+from distilled_splat.splat.ply import ply_megabytes
+from distilled_splat.teachers.fit import brought_in
+from distilled_splat.teachers.reading import Teacher, read_teacher
+
+DEPTH_MAPS, TEACHERS_MEAN = "depth maps", "the teachers' mean"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the comparison.
+
+    Attributes:
+        name: what was rendered.
+        gaussians: number of Gaussians, of all teachers together for their mean.
+        megabytes: size as an exported .ply, in 10^6 bytes.
+        psnr: mean over the held-out photos, in dB; NaN where there are none.
+        ssim: the same of the SSIM.
+        seconds: time that its training took; None where it is not known.
+        depth_error: mean relative error of the expected depth at the held-out views; see `geometry.depth_error`.
+        depth_error_beyond: the same at views that are twice as far from the nearest camera.
+        alpha_error: mean absolute error of what is covered at the held-out views.
+        floaters: the part of what is seen of it that lies where the teachers have nothing.
+
+    The last four are parts of 1, and None where there is nothing to measure them by.
+    """
+
+    name: str
+    gaussians: int
+    megabytes: float
+    psnr: float
+    ssim: float
+    seconds: Optional[float]
+    depth_error: Optional[float] = None
+    depth_error_beyond: Optional[float] = None
+    alpha_error: Optional[float] = None
+    floaters: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows, and pictures of some of the views that they were measured on.
+
+    Attributes:
+        rows: one for each teacher, their mean and the student.
+        pictures: of each pictured view, the images by row name, and the photo itself, on the CPU, [H, W, 3].
+        depth_by: what depths were measured by: "depth maps" of the capture, or "the teachers' mean".
+    """
+
+    rows: list[Row]
+    pictures: list[dict[str, Tensor]]
+    depth_by: str = TEACHERS_MEAN
+
+
+def compare(
+    config_path: Path,
+    teacher_paths: Optional[Sequence[Path]] = None,
+    pictured: int = 0,
+    data: Optional[Path] = None,
+) -> Comparison:
+    """Render every held-out view with each teacher, with their mean and with the student.
+
+    Args:
+        config_path: the student's config.yml.
+        teacher_paths: teachers; None takes those that the student was trained with.
+        pictured: number of views whose pictures are kept, at most; they are spread over the held-out views.
+        data: the student's data; see `open_run`.
+
+    Raises:
+        ValueError: if a teacher cannot be read, the run is not one of our methods, or it holds no photos out.
+    """
+    run = open_run(config_path, data, teacher_paths)
+    run.check_held_out()
+    return compare_run(run, pictured)
+
+
+@torch.no_grad()
+def compare_run(run: FinishedRun, pictured: int = 0) -> Comparison:
+    """Compare the student of a run that is open; see `compare`."""
+    teachers = teachers_of(run)
+    measuring = Measuring(run, teachers)
+    pictures, cameras, views = [], [], []
+    every = math.ceil(len(run.datamanager.eval_dataset) / pictured) if pictured else 0
+    for held in run.held_out():
+        images = measuring.see(held)
+        cameras.append(held.camera)
+        views.append(held.view)
+        if pictured and held.place % every == 0:
+            pictures.append({name: image.cpu() for name, image in {"photo": held.photo, **images}.items()})
+    for view, depth in views_further(run, measuring.truth, cameras, measuring.has_maps):
+        measuring.see_beyond(view, depth)
+        views.append(view)
+
+    rows = [
+        row_of(name, measuring.scores[name], *size_of(teacher.gaussians), teacher.seconds)
+        for name, teacher in zip(measuring.names, teachers)
+    ]
+    if rows:
+        together = sum(row.gaussians for row in rows), sum(row.megabytes for row in rows)
+        rows.append(row_of(MEAN, measuring.scores[MEAN], *together, None))
+    student = run.model.gaussians()
+    row = row_of("student", measuring.scores["student"], *size_of(student), run.record.get("seconds"))
+    if teachers and views:
+        antialiased = run.model.config.rasterize_mode == "antialiased"
+        row = replace(row, floaters=floaters(student, measuring.ensemble.members, views, antialiased))
+    rows.append(row)
+    return Comparison(rows, pictures, DEPTH_MAPS if measuring.has_maps else TEACHERS_MEAN)
+
+
+def size_of(gaussians: Gaussians) -> tuple[int, float]:
+    """Return the number of Gaussians, and their megabytes as an exported .ply."""
+    return len(gaussians), ply_megabytes(len(gaussians), gaussians.sh_degree)
+
+
+def row_of(name: str, scores: Scores, gaussians: int, megabytes: float, seconds: Optional[float]) -> Row:
+    """Return the means of what was measured of one splat."""
+    mean_psnr, mean_ssim = (sum(each) / len(each) if each else math.nan for each in (scores.psnr, scores.ssim))
+    return Row(
+        name,
+        gaussians,
+        megabytes,
+        mean_psnr,
+        mean_ssim,
+        seconds,
+        depth_error=mean_or_none(scores.depth),
+        depth_error_beyond=mean_or_none(scores.depth_beyond),
+        alpha_error=mean_or_none(scores.alpha),
+    )
+
+
+def teachers_of(run: FinishedRun) -> list[Teacher]:
+    """Read a run's teachers and bring them into its world.
+
+    Raises:
+        ValueError: if one is not there or cannot be read.
+    """
+    for path in run.teachers:
+        if not path.expanduser().exists():
+            raise ValueError(
+                f"The teacher {path} does not exist, nor does it lie in the same place beside the run {run.folder}: "
+                "name the teachers with --teachers."
+            )
+    frame: Any = getattr(run.model.config, "teacher_frame", "auto")
+    read = [read_teacher(path) for path in run.teachers]
+    return list(brought_in(read, run.datamanager, frame, -math.inf, run.model.device)[0])
+
+
+def views_further(
+    run: FinishedRun, truth: TrueDepths, cameras: Sequence[Cameras], has_maps: bool
+) -> Iterator[tuple[View, Optional[Tensor]]]:
+    """Go through views beyond the cameras, with their depth maps where the capture has some.
+
+    Args:
+        run: the run that is measured.
+        truth: its depth maps.
+        cameras: of the held-out photos, [1] each.
+        has_maps: whether the held-out photos have depth maps; then only views that have one, too, are of use.
+    """
+    if has_maps:
+        data = Path(run.datamanager.config.data or run.datamanager.config.dataparser.data)
+        yield from truth.beyond(data, cameras[0])
+    else:
+        for camera in cameras:
+            yield twice_as_far(camera, run.datamanager.train_dataset.cameras), None
+
+
+def print_table(comparison: Comparison, console: Console) -> None:
+    """Print a comparison as a table, and what is known of the geometry as another."""
+    table = Table("held-out views", *("Gaussians", "MB (.ply)", "PSNR", "SSIM", "seconds"))
+    for row in comparison.rows:
+        seconds = "" if row.seconds is None else f"{row.seconds:.0f}"
+        figures = (f"{row.gaussians}", f"{row.megabytes:.2f}", f"{row.psnr:.2f}", f"{row.ssim:.4f}", seconds)
+        table.add_row(row.name, *figures)
+    print_right_aligned(table, console)
+    heads, rows = geometry_table(comparison)
+    if rows:
+        table = Table(*heads, caption=GEOMETRY_CAPTION)
+        for row in rows:
+            table.add_row(*row)
+        print_right_aligned(table, console)
+
+
+def print_right_aligned(table: Table, console: Console) -> None:
+    """Print a table whose columns but for the first are numbers."""
+    for column in table.columns[1:]:
+        column.justify = "right"
+    console.print(table)
+
+
+GEOMETRY_CAPTION = "beyond: twice as far from the cameras; floaters: seen where no teacher has a Gaussian"
+
+
+def geometry_table(comparison: Comparison) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Return the heads of a table of what is known of the geometry, and its rows in words; no rows if nothing is."""
+    heads = [f"geometry, by {comparison.depth_by}", *(name.replace("_", " ") for name in GEOMETRY)]
+    rows = [(row.name, *(as_percent(getattr(row, name)) for name in GEOMETRY)) for row in comparison.rows]
+    return heads, [row for row in rows if any(row[1:])]
+
+
+def as_percent(part: Optional[float]) -> str:
+    """Return a part of 1 in words, nothing if it is not known."""
+    return "" if part is None else f"{100 * part:.2f} %"
+
+
+def write_rows(rows: Sequence[Row], path: Path) -> None:
+    """Write a comparison's rows as JSON."""
+    write_json(path, [asdict(row) for row in rows])

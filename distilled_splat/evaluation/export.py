@@ -1,0 +1,202 @@
+"""Hand a trained splat on as a file, and say what the file costs: megabytes, and decibels on the held-out photos."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Optional
+
+from rich.console import Console
+from rich.table import Table
+
+from distilled_splat.evaluation.held_out import open_run
+from distilled_splat.ops.render import render
+from distilled_splat.runs.files import write_beside
+from distilled_splat.splat.formats import FORMATS, with_degree
+from distilled_splat.splat.frames import inverse, moved
+from distilled_splat.splat.gaussians import Gaussians
+from distilled_splat.teachers.reading import Teacher, read_teacher
+
+FrameName = Literal["nerfstudio", "capture"]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One file.
+
+    Attributes:
+        kind: its format.
+        sh_degree: of the spherical harmonics in it.
+        path: where it lies.
+        megabytes: its size in 10^6 bytes.
+        psnr: of the file, read back, on the held-out photos, in dB; None where it was not measured.
+        lost: what that is below the checkpoint's, in dB.
+    """
+
+    kind: str
+    sh_degree: int
+    path: Path
+    megabytes: float
+    psnr: Optional[float] = None
+    lost: Optional[float] = None
+
+
+def read_splat(config_path: Path) -> Teacher:
+    """Read a run's splat.
+
+    Raises:
+        ValueError: if there is no such run, or it holds no valid Gaussians.
+    """
+    if not config_path.expanduser().exists():
+        raise ValueError(
+            f"{config_path} does not exist: give the config.yml that ns-train wrote into the run's folder."
+        )
+    return read_teacher(config_path)
+
+
+def into_frame(splat: Teacher, frame: FrameName) -> Gaussians:
+    """Return a run's Gaussians in nerfstudio's frame, in which it was trained, or in the capture's.
+
+    Raises:
+        ValueError: if the run has not noted how its capture was moved and scaled.
+    """
+    if frame == "nerfstudio":
+        return splat.gaussians
+    if splat.frame is None:
+        raise ValueError(
+            f"{splat.path} does not lie in a run folder with a dataparser_transforms.json, so the capture's frame is "
+            "not known: export with --frame nerfstudio."
+        )
+    return moved(splat.gaussians, *inverse(*splat.frame))
+
+
+def written(gaussians: Gaussians, kind: str, sh_degree: int, folder: Path) -> Exported:
+    """Write one file, whole or not at all, with no higher degree than its format can hold."""
+    form = FORMATS[kind]
+    degree = min(sh_degree, gaussians.sh_degree, form.highest_degree)
+    content = form.encode(with_degree(gaussians, degree))
+    path = folder / f"splat{form.ending}"
+    write_beside(path, lambda temporary: temporary.write_bytes(content))
+    return Exported(kind, degree, path, len(content) / 1e6)
+
+
+def measure_of(
+    config_path: Path, splat: Teacher, frame: FrameName, data: Optional[Path] = None
+) -> Callable[[Exported], Exported]:
+    """Return a function that reads a file back and measures it on the held-out photos of its run.
+
+    Raises:
+        ValueError: if the run's photos are gone, or it holds none out.
+    """
+    run = open_run(config_path, data, teachers=())
+    run.check_held_out("export it with --no-measure")
+
+    def psnr_of(gaussians: Gaussians) -> float:
+        here = gaussians.to(run.model.device)
+        return run.mean_psnr(lambda held: render(here, held.view, antialiased=splat.antialiased).over(held.background))
+
+    best = psnr_of(splat.gaussians)
+
+    def measured(file: Exported) -> Exported:
+        gaussians = FORMATS[file.kind].read(file.path)
+        if frame == "capture":
+            assert splat.frame is not None
+            gaussians = moved(gaussians, *splat.frame)
+        psnr = psnr_of(gaussians)
+        return replace(file, psnr=psnr, lost=best - psnr)
+
+    return measured
+
+
+def export(
+    config_path: Path,
+    folder: Path,
+    kinds: tuple[str, ...],
+    sh_degree: int,
+    frame: FrameName,
+    measure: bool,
+    data: Optional[Path] = None,
+) -> list[Exported]:
+    """Write a run's splat in some formats.
+
+    Args:
+        config_path: the run's config.yml.
+        folder: where to write splat.ply, splat.sog and so on.
+        kinds: names of FORMATS.
+        sh_degree: degrees above this are left out.
+        frame: the frame of the files.
+        measure: whether to read each file back and measure it on the held-out photos.
+        data: where those are; see `open_run`.
+
+    Raises:
+        ValueError: if the run cannot be read, or a format's library is missing.
+    """
+    splat = read_splat(config_path)
+    gaussians = into_frame(splat, frame)
+    measured = measure_of(config_path, splat, frame, data) if measure else None
+    files = [written(gaussians, kind, sh_degree, folder) for kind in kinds]
+    return files if measured is None else [measured(file) for file in files]
+
+
+def export_within(
+    config_path: Path,
+    folder: Path,
+    kinds: tuple[str, ...],
+    sh_degree: int,
+    frame: FrameName,
+    target_megabytes: float,
+    data: Optional[Path] = None,
+) -> tuple[Exported, list[Exported]]:
+    """Write the one file that loses least among those that are small enough.
+
+    Of each format the highest degree that fits is measured; a lower one of the same format would only lose more.
+
+    Args:
+        target_megabytes: the largest size, in 10^6 bytes; the other arguments are those of `export`.
+
+    Returns:
+        The file that was kept, and all that were small enough, as they were measured.
+
+    Raises:
+        ValueError: if no file is small enough, and for the reasons of `export`.
+    """
+    splat = read_splat(config_path)
+    gaussians = into_frame(splat, frame)
+    measured = measure_of(config_path, splat, frame, data)
+    with tempfile.TemporaryDirectory() as scratch:
+        fitting: list[Exported] = []
+        smallest: list[Exported] = []
+        for kind in kinds:
+            for degree in range(min(sh_degree, gaussians.sh_degree, FORMATS[kind].highest_degree), -1, -1):
+                file = written(gaussians, kind, degree, Path(scratch))
+                if file.megabytes <= target_megabytes:
+                    fitting.append(measured(file))
+                    break
+            else:
+                smallest.append(file)
+        if not fitting:
+            least = min(smallest, key=lambda file: file.megabytes)
+            raise ValueError(
+                f"{len(gaussians)} Gaussians do not fit into {target_megabytes:g} MB: the smallest file, {least.kind} "
+                f"of degree {least.sh_degree}, has {least.megabytes:.3g} MB. Raise --target-mb, or train a smaller "
+                "student (--pipeline.model.num-gaussians)."
+            )
+        best = min(fitting, key=lambda file: (round(file.lost or 0.0, 2), file.megabytes))
+        content = best.path.read_bytes()
+    path = folder / best.path.name
+    write_beside(path, lambda temporary: temporary.write_bytes(content))
+    return replace(best, path=path), fitting
+
+
+def print_files(files: list[Exported], console: Console) -> None:
+    """Print the files as one table."""
+    table = Table("format", *("SH degree", "MB", "PSNR", "lost, dB"))
+    for file in files:
+        psnr = "" if file.psnr is None else f"{file.psnr:.2f}"
+        lost = "" if file.lost is None else f"{round(file.lost, 3) + 0.0:.3f}"  # no "-0.000"
+        table.add_row(file.kind, f"{file.sh_degree}", f"{file.megabytes:.3f}", psnr, lost)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    console.print(table)

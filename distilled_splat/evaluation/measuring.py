@@ -1,0 +1,108 @@
+"""Render teachers and student side by side, and measure what is seen by photos and by true depths."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from distilled_splat.evaluation.geometry import Surfaces, alpha_error, depth_error, mean_surfaces
+from distilled_splat.evaluation.held_out import FinishedRun, HeldOut
+from distilled_splat.evaluation.true_depth import TrueDepths
+from distilled_splat.ops.losses import l1_and_ssim, psnr
+from distilled_splat.ops.render import Rendered
+from distilled_splat.ops.views import View
+from distilled_splat.teachers.ensemble import TeacherEnsemble, mean_depth, unique_names
+from distilled_splat.teachers.reading import Teacher
+
+MEAN = "mean of teachers"
+
+
+@dataclass
+class Scores:
+    """What was measured of one splat, view by view."""
+
+    psnr: list[float] = field(default_factory=list)
+    ssim: list[float] = field(default_factory=list)
+    depth: list[float] = field(default_factory=list)
+    depth_beyond: list[float] = field(default_factory=list)
+    alpha: list[float] = field(default_factory=list)
+
+
+class Measuring:
+    """Teachers and student side by side, while they are measured.
+
+    Attributes:
+        scores: what was measured of each, and of the teachers' mean, by name.
+        names: of the teachers.
+        has_maps: whether the held-out photos seen so far had depth maps.
+    """
+
+    def __init__(self, run: FinishedRun, teachers: Sequence[Teacher]) -> None:
+        self.run, self.ensemble = run, TeacherEnsemble(teachers, run.model.device)
+        self.names = unique_names(teachers)
+        self.truth = TrueDepths(run.datamanager.eval_dataset, run.datamanager.train_dataparser_outputs)
+        self.scores: defaultdict[str, Scores] = defaultdict(Scores)
+        self.has_maps = False
+
+    def renders(self, view: View) -> tuple[dict[str, Rendered], Optional[Surfaces]]:
+        """Render each teacher and the student; return that by name, and the surfaces of the teachers' mean."""
+        renders = self.ensemble.renders(view, depth=True)
+        student = self.run.rendered(view, depth=True)
+        return {**dict(zip(self.names, renders)), "student": student}, mean_surfaces(renders) if renders else None
+
+    def see(self, held: HeldOut) -> dict[str, Tensor]:
+        """Measure all on a held-out photo; return their images [H, W, 3], the mean of the teachers among them."""
+        renders, taken = self.renders(held.view)
+        images = {name: rendered.over(held.background) for name, rendered in renders.items()}
+        if taken is not None:
+            student = images.pop("student")
+            images[MEAN], images["student"] = torch.stack(list(images.values())).mean(dim=0), student
+        for name, image in images.items():
+            self.scores[name].psnr.append(psnr(image, held.photo))
+            self.scores[name].ssim.append(float(l1_and_ssim(image, held.photo)[1]))
+        depth = self.truth.of_photo(held.place, held.view)
+        self.has_maps = self.has_maps or depth is not None
+        surfaces = surfaces_of(depth, held.alpha, taken)
+        for name, (own, alpha) in self.seen(renders, depth).items():
+            if surfaces is not None:
+                self.scores[name].depth.append(depth_error(own, alpha, surfaces.depth))
+            is_measure = name == MEAN and held.alpha is None  # of itself
+            if surfaces is not None and surfaces.alpha is not None and not is_measure:
+                self.scores[name].alpha.append(alpha_error(alpha, surfaces.alpha))
+        return images
+
+    def seen(self, renders: Mapping[str, Rendered], true: Optional[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return depth and alpha of each render, and of the teachers' mean where it is not itself taken for true."""
+        found = {name: (one.depth, one.alpha) for name, one in renders.items() if one.depth is not None}
+        if true is not None and self.names:
+            teachers = [renders[name] for name in self.names]
+            found[MEAN] = mean_depth(teachers)[0], torch.stack([one.alpha for one in teachers]).mean(dim=0)
+        return found
+
+    def see_beyond(self, view: View, depth: Optional[Tensor]) -> None:
+        """Measure all on a view beyond the cameras, by its depth map [H, W, 1] if it has one."""
+        if depth is None and not self.names:
+            return  # there is nothing to measure by
+        renders, taken = self.renders(view)
+        surfaces = surfaces_of(depth, None, taken)
+        for name, (own, alpha) in self.seen(renders, depth).items():
+            if surfaces is not None:
+                self.scores[name].depth_beyond.append(depth_error(own, alpha, surfaces.depth))
+
+
+def surfaces_of(depth: Optional[Tensor], alpha: Optional[Tensor], taken: Optional[Surfaces]) -> Optional[Surfaces]:
+    """Return what a view is measured by: the capture's own depth and alpha where it has them, else the teachers' mean.
+
+    Args:
+        depth: the capture's depth map of the view, [H, W, 1].
+        alpha: the photo's alpha, [H, W, 1].
+        taken: the teachers' mean; None if there are no teachers.
+    """
+    if taken is None:
+        return None if depth is None else Surfaces(depth, alpha)
+    return Surfaces(taken.depth if depth is None else depth, taken.alpha if alpha is None else alpha)

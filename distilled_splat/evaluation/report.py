@@ -1,0 +1,144 @@
+"""A run's report: one HTML file with everything in it, to be read offline, kept beside the run or sent to somebody."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Optional
+
+from distilled_splat.evaluation.compare import GEOMETRY_CAPTION, compare_run, geometry_table
+from distilled_splat.evaluation.held_out import FinishedRun, open_run
+from distilled_splat.evaluation.report_page import Facts, Points, Series, Table, page
+from distilled_splat.evaluation.results import read_results
+from distilled_splat.runs.files import write_beside
+from distilled_splat.runs.record import read_record
+
+REPORT_NAME = "report.html"
+PACKAGES = ("distilled-splat", "nerfstudio", "gsplat", "torch", "numba", "numpy")
+PICTURED_VIEWS = 4
+CURVES = {
+    "PSNR on a held-out photo, dB": "Eval Images Metrics/psnr",
+    "PSNR against the ensemble, dB": "Eval Images Metrics/psnr_ensemble",
+    "loss on the photo": "Train Loss Dict/main_loss",
+    "loss on the pseudo label": "Train Loss Dict/kd_loss",
+    "structural loss": "Train Loss Dict/structure_loss",
+    "Gaussians": "Train Metrics Dict/gaussian_count",
+}
+"""Titles of the training curves, and the names under which nerfstudio logs them."""
+
+
+def write_report(
+    config_path: Path,
+    results_path: Optional[Path] = None,
+    output: Optional[Path] = None,
+    data: Optional[Path] = None,
+    teachers: Optional[Sequence[Path]] = None,
+) -> Path:
+    """Write the report of a finished run.
+
+    Args:
+        config_path: the run's config.yml.
+        results_path: results.json of `distilled-splat bench quality`, whose rows of the same scene are shown, too.
+        output: file to write; report.html in the run's folder if None.
+        data: the run's data, and its teachers; see `open_run`.
+        teachers: see `data`.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: if the run or the results cannot be read.
+    """
+    controls = () if results_path is None else read_results(results_path)
+    return write_report_of(open_run(config_path, data, teachers), controls, output)
+
+
+def write_report_of(run: FinishedRun, controls: Sequence[dict[str, Any]] = (), output: Optional[Path] = None) -> Path:
+    """Write the report of a run that is open; see `write_report`."""
+    comparison = compare_run(run, pictured=PICTURED_VIEWS)
+    scene = Path(str(run.config.data or run.datamanager.config.data or run.folder.parents[1])).name
+    controls = [row for row in controls if row["scene"] == scene]
+    rows = [(row.name, row.gaussians, row.megabytes, row.psnr, row.ssim, row.seconds) for row in comparison.rows]
+    rows += [
+        (control_name(row), row["gaussians"], row["megabytes"], row["psnr"], row["ssim"], row["seconds"])
+        for row in controls
+    ]
+    content = page(
+        Facts(
+            scene=scene,
+            method=f"{run.config.method_name}",
+            run=f"{run.folder}",
+            steps=run.config.max_num_iterations,
+            commands=commands(run),
+            versions=versions(run),
+        ),
+        rows,
+        Points([(name, megabytes, psnr) for name, _, megabytes, psnr, *_ in rows if not math.isnan(psnr)]),
+        curves(run),
+        [{name: image.clamp(0, 1).numpy() for name, image in view.items()} for view in comparison.pictures],
+        Table(*geometry_table(comparison), GEOMETRY_CAPTION),
+    )
+    path = output or run.folder / REPORT_NAME
+    write_beside(path, lambda temporary: temporary.write_text(content, encoding="utf8"))
+    return path
+
+
+def report_of_trainer(trainer: Any) -> Path:
+    """Write the report of a training that has just come to its end, with the model that is there."""
+    trainer.flush_logs()  # the curves are read from them
+    pipeline = trainer.pipeline
+    record = {**read_record(trainer.base_dir), "seconds": trainer.seconds_trained()}
+    teachers = tuple(map(Path, record.get("teachers", ())))
+    pipeline.eval()
+    try:
+        return write_report_of(
+            FinishedRun(trainer.base_dir, trainer.config, pipeline.model, pipeline.datamanager, record, teachers)
+        )
+    finally:
+        pipeline.train()
+
+
+def control_name(row: dict[str, Any]) -> str:
+    """Name a row of the quality benchmark as its table does."""
+    size = "" if row["fraction"] is None else f", {100 * row['fraction']:g} %"
+    return f"{row['row']}{size}, seed {row['seed']}"
+
+
+def commands(run: FinishedRun) -> list[str]:
+    """Return the command of the run, and those of its teachers where they are known."""
+    folders = [run.folder, *run.teachers]
+    records = [read_record(folder if folder.is_dir() else folder.parent) for folder in folders]
+    return list(dict.fromkeys(record["command"] for record in records if isinstance(record.get("command"), str)))
+
+
+def versions(run: FinishedRun) -> dict[str, str]:
+    """Return the versions of what computes here, and the device."""
+    found = {name: metadata.version(name) for name in PACKAGES}
+    return {**found, "Python": platform.python_version(), "device": f"{run.model.device}, {platform.machine()}"}
+
+
+def curves(run: FinishedRun) -> dict[str, list[Series]]:
+    """Return the training curves that the run and its teachers have logged to tensorboard, by their title."""
+    runs = {"student": run.folder}
+    for path in run.teachers:
+        runs[f"{read_record(path).get('variant', path.name)} teacher"] = path
+    logs = {name: scalars(folder) for name, folder in runs.items()}
+    found = {
+        title: [Series(name, log[tag]) for name, log in logs.items() if log.get(tag)] for title, tag in CURVES.items()
+    }
+    return {title: series for title, series in found.items() if series}
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return what a run's tensorboard files hold: by name, steps and values; of a repeated step the latest."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found: dict[str, dict[int, float]] = {}
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        events = EventAccumulator(f"{path}", size_guidance={"scalars": 0, "images": 1}).Reload()
+        for name in events.Tags()["scalars"]:
+            found.setdefault(name, {}).update({event.step: event.value for event in events.Scalars(name)})
+    return {name: sorted(values.items()) for name, values in found.items()}

@@ -1,0 +1,20 @@
+"""What computes on the CPU: its name, and the threads of our kernels."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+from distilled_splat.cpu.threads import num_threads
+
+__all__ = ["num_threads", "processor_name"]
+
+
+def processor_name() -> str:
+    """Name the processor as the system does."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith(("model name", "Hardware")):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

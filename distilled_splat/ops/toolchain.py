@@ -1,0 +1,128 @@
+"""gsplat's CUDA kernels: found, or compiled by one process at a time, or missed in a sentence that says what to do."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from functools import cache
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+from filelock import FileLock, Timeout
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from distilled_splat.runs.words import words_of
+
+EXTENSION = "gsplat_cuda"
+"""Name under which gsplat has torch compile its kernels."""
+ON_THE_CPU = "or use the CPU: set the environment variable CUDA_VISIBLE_DEVICES to nothing"
+
+
+def put_tools_on_path() -> None:
+    """Let this process and those that it starts find ninja and nvcc where they lie.
+
+    pip puts ninja beside this environment's Python, which is on PATH only while the environment is activated. gsplat
+    looks for nvcc on PATH only, not in $CUDA_HOME. Both folders go to the end of PATH, where they hide nothing.
+    """
+    toolkits = (os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH"))
+    wanted = [sysconfig.get_path("scripts"), *(str(Path(toolkit) / "bin") for toolkit in toolkits if toolkit)]
+    extend_path(wanted)
+    if torch.cuda.is_available():
+        from torch.utils.cpp_extension import CUDA_HOME  # torch's own guess, made when this module is first imported
+
+        extend_path([] if CUDA_HOME is None else [str(Path(CUDA_HOME) / "bin")])
+
+
+def extend_path(folders: list[str]) -> None:
+    """Append the folders that PATH does not have."""
+    present = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    os.environ["PATH"] = os.pathsep.join([*present, *(folder for folder in folders if folder not in present)])
+
+
+def nvcc_release(nvcc: Optional[str] = None) -> Optional[str]:
+    """Return the release of the CUDA toolkit that `nvcc` belongs to, such as 13.0; None if there is no nvcc.
+
+    Args:
+        nvcc: the compiler; None takes the one on PATH.
+    """
+    nvcc = nvcc or shutil.which("nvcc")
+    if nvcc is None:
+        return None
+    try:
+        told = subprocess.run([nvcc, "--version"], capture_output=True, text=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = re.search(r"release (\d+\.\d+)", told)
+    return found.group(1) if found else None
+
+
+def is_compiled(folder: Path) -> bool:
+    """Tell whether gsplat's kernels are loaded, came compiled, or were put into a folder by torch."""
+    if "gsplat.cuda._backend" in sys.modules or importlib.util.find_spec("gsplat.csrc") is not None:
+        return True
+    return any((folder / f"{EXTENSION}{ending}").exists() for ending in (".so", ".pyd"))
+
+
+def taken(lock: FileLock) -> Any:
+    """Take a lock, and say so if another process has to be waited for; a context that gives it back."""
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        CONSOLE.print("Waiting for another process that compiles gsplat's CUDA kernels.")
+        return lock.acquire()
+
+
+def first_complaint(error: Exception) -> str:
+    """Return the line of an error that says what is wrong: the compiler's first, else the first there is."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    complaints = [line for line in lines if "error:" in line] or lines
+    return complaints[0].rstrip(".") if complaints else words_of(error)
+
+
+@cache
+def fault_of_kernels() -> Optional[str]:
+    """Load gsplat's CUDA kernels, and return None; or return what is wrong and what to do, in one sentence.
+
+    Where they are not compiled yet that takes some minutes, once on a machine. Processes do it one after the other,
+    because gsplat removes what another process has half compiled. Call it in the main thread: the viewer interrupts
+    its own thread anywhere. The answer is kept, so that a failure is not tried again with every picture.
+    """
+    put_tools_on_path()
+    from torch.utils.cpp_extension import _get_build_directory
+
+    try:
+        folder = Path(_get_build_directory(EXTENSION, verbose=False))
+        with taken(FileLock(folder.with_name(f"{EXTENSION}.one-at-a-time"))):
+            return fault_of_loading(folder)
+    except OSError as error:
+        return (
+            f"gsplat's CUDA kernels cannot be kept ({words_of(error)}): set the environment variable "
+            f"TORCH_EXTENSIONS_DIR to a folder of your own, {ON_THE_CPU}."
+        )
+
+
+def fault_of_loading(folder: Path) -> Optional[str]:
+    """Import gsplat's kernels, which compiles them if they are not in a folder; see `fault_of_kernels`."""
+    if not is_compiled(folder):
+        CONSOLE.print("Compiling gsplat's CUDA kernels: once on this machine, for some minutes.")
+    try:
+        kernels = importlib.import_module("gsplat.cuda._backend")._C
+    except Exception as error:
+        return (
+            f"gsplat's CUDA kernels cannot be compiled ({first_complaint(error)}): install ninja, a C++ compiler and "
+            f"the CUDA toolkit {torch.version.cuda}, the release of this torch (nvcc is of release "
+            f"{nvcc_release() or 'unknown'}), {ON_THE_CPU}."
+        )
+    if kernels is None:
+        return (
+            "gsplat's CUDA kernels cannot be compiled, because nvcc is neither on PATH nor in $CUDA_HOME/bin: install "
+            f"the CUDA toolkit {torch.version.cuda} (the release of this torch), {ON_THE_CPU}."
+        )
+    return None

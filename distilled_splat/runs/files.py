@@ -1,0 +1,51 @@
+"""Files that are whole or absent, and small files of somebody else's."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Optional
+
+
+def write_beside(path: Path, write: Callable[[Path], object], scratch: Optional[Path] = None) -> None:
+    """Write a file so that it is whole or absent: `write` fills a temporary file, which is then renamed to `path`.
+
+    Args:
+        path: the file that is to be there in the end; its folder is made.
+        write: called with the path of the temporary file.
+        scratch: folder of the temporary file, on the same file system; `path`'s own folder if None.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = (scratch or path.parent) / f".{path.name}.{os.getpid()}.part"
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON, whole or not at all."""
+    write_beside(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf8"))
+
+
+LONGEST_TEXT = 1 << 24
+"""Characters; a config.yml has about 10 thousand, a record 30 per photo."""
+
+
+def read_text(path: Path) -> str:
+    """Read a small text file of somebody else's.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is not text, or not small.
+    """
+    if not path.is_file():  # a pipe would never end
+        raise FileNotFoundError(path)
+    with path.open(encoding="utf8") as file:
+        text = file.read(LONGEST_TEXT)
+    if len(text) == LONGEST_TEXT:
+        raise ValueError(f"{path} is too long.")
+    return text

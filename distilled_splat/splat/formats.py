@@ -1,0 +1,159 @@
+"""The formats in which a splat is handed on: how each is written, and how it is read back."""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import torch
+from plyfile import PlyData, PlyElement
+from torch.nn.functional import normalize
+
+from distilled_splat.splat.compressed import read_spz
+from distilled_splat.splat.gaussians import Gaussians
+from distilled_splat.splat.ply import read_ply
+
+SPZ_INTEGER_BITS = 23
+"""Bits of a coordinate in a .spz beside its sign; how many lie behind the binary point is in the file's header."""
+LARGEST_SPZ_FRACTION = 24
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format of files.
+
+    Attributes:
+        ending: of the file's name.
+        highest_degree: of the spherical harmonics that it can hold.
+        library: name of the package that writes it; None where we do.
+        encode: returns the bytes of a file.
+        read: reads a file.
+    """
+
+    ending: str
+    highest_degree: int
+    library: Optional[str]
+    encode: Callable[[Gaussians], bytes]
+    read: Callable[[Path], Gaussians]
+
+
+def library(name: str) -> Any:
+    """Import a package of the extra `export`.
+
+    Raises:
+        ValueError: if it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(
+            f"This format is written by {name}, which is not installed: pip install 'distilled-splat[export]'."
+        ) from error
+
+
+def with_degree(gaussians: Gaussians, degree: int) -> Gaussians:
+    """Leave out the spherical harmonics above a degree."""
+    return replace(gaussians, sh_rest=gaussians.sh_rest[:, : (degree + 1) ** 2 - 1])
+
+
+def columns(gaussians: Gaussians) -> dict[str, np.ndarray]:
+    """Return a splat's numbers under Inria's names and in their order, each [N], float32.
+
+    x y z, nx ny nz (zero), f_dc, f_rest (all of red, then green, then blue), opacity, scale, rot (w x y z, normalised).
+    """
+    rest = gaussians.sh_rest.transpose(1, 2).flatten(start_dim=1)
+    groups = {
+        ("x", "y", "z"): gaussians.means,
+        ("nx", "ny", "nz"): torch.zeros_like(gaussians.means),
+        tuple(f"f_dc_{i}" for i in range(3)): gaussians.sh_dc,
+        tuple(f"f_rest_{i}" for i in range(rest.shape[1])): rest,
+        ("opacity",): gaussians.logit_opacities[:, None],
+        tuple(f"scale_{i}" for i in range(3)): gaussians.log_scales,
+        tuple(f"rot_{i}" for i in range(4)): normalize(gaussians.quats, dim=-1),
+    }
+    return {
+        name: values[:, place].detach().cpu().float().numpy()
+        for names, values in groups.items()
+        for place, name in enumerate(names)
+    }
+
+
+def encode_ply(gaussians: Gaussians) -> bytes:
+    """Return a .ply byte for byte as Inria's trainer writes it, little-endian."""
+    values = columns(gaussians)
+    rows = np.rec.fromarrays(list(values.values()), dtype=[(name, "<f4") for name in values])
+    with tempfile.TemporaryFile() as file:
+        PlyData([PlyElement.describe(rows, "vertex")], byte_order="<").write(file)
+        file.seek(0)
+        return file.read()
+
+
+def for_gsply(gaussians: Gaussians) -> Any:
+    """Return a splat as gsply's container."""
+    cpu = gaussians.to("cpu")
+    return library("gsply").GSData.from_arrays(
+        means=cpu.means.detach().numpy(),
+        scales=cpu.log_scales.detach().numpy(),
+        quats=normalize(cpu.quats.detach(), dim=-1).numpy(),
+        opacities=cpu.logit_opacities.detach().numpy(),
+        sh0=cpu.sh_dc.detach().numpy(),
+        shN=cpu.sh_rest.detach().contiguous().numpy(),
+        format="ply",
+    )
+
+
+def encode_compressed_ply(gaussians: Gaussians) -> bytes:
+    """Return PlayCanvas' compressed .ply: 16 bytes a Gaussian, a byte a coefficient above degree 0."""
+    return library("gsply").compress_to_bytes(for_gsply(gaussians))
+
+
+def encode_spz(gaussians: Gaussians) -> bytes:
+    """Return Niantic's .spz, version 3, with coordinates as fine as the outermost Gaussian lets them be."""
+    reach = float(gaussians.means.detach().abs().max())
+    fraction = int(np.clip(np.floor(SPZ_INTEGER_BITS - np.log2(max(reach, 1e-9))), 1, LARGEST_SPZ_FRACTION))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "splat.spz"
+        library("gsply").write_spz(path, for_gsply(gaussians), version=3, fractional_bits=fraction)
+        return path.read_bytes()
+
+
+def converted(content: bytes, given: str, wanted: str) -> bytes:
+    """Turn one format's bytes into another's with gaussforge.
+
+    Raises:
+        ValueError: if gaussforge is missing or does not take the file.
+    """
+    result = library("gaussforge").GaussForge().convert(content, given, wanted)
+    if "error" in result or not result["data"]:
+        raise ValueError(f"gaussforge cannot turn .{given} into .{wanted}: {result.get('error', 'no content')}.")
+    return result["data"]
+
+
+def read_converted(path: Path, ending: str) -> Gaussians:
+    """Read a file by way of a .ply."""
+    with tempfile.TemporaryDirectory() as folder:
+        ply = Path(folder) / "splat.ply"
+        ply.write_bytes(converted(path.read_bytes(), ending, "ply"))
+        return read_ply(ply)
+
+
+FORMATS = {
+    "ply": Format(".ply", 4, None, encode_ply, read_ply),
+    "compressed-ply": Format(".compressed.ply", 3, "gsply", encode_compressed_ply, read_ply),
+    "splat": Format(
+        ".splat", 0, "gaussforge",
+        lambda gaussians: converted(encode_ply(gaussians), "ply", "splat"),
+        lambda path: read_converted(path, "splat"),
+    ),
+    "spz": Format(".spz", 3, "gsply", encode_spz, read_spz),
+    "sog": Format(
+        ".sog", 3, "gaussforge",
+        lambda gaussians: converted(encode_ply(gaussians), "ply", "sog"),
+        lambda path: read_converted(path, "sog"),
+    ),
+}  # fmt: skip

@@ -1,0 +1,82 @@
+"""Carry Gaussians from one world frame into another: centres, sizes, rotations and spherical harmonics."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from nerfstudio.cameras.camera_utils import quaternion_from_matrix
+from nerfstudio.utils.math import components_from_spherical_harmonics
+from torch import Tensor
+
+from distilled_splat.splat.gaussians import Gaussians
+
+SAMPLES_PER_COEFFICIENT = 8
+
+
+def moved(gaussians: Gaussians, transform: Tensor, scale: float) -> Gaussians:
+    """Move Gaussians by x -> scale (A x + t), so that a camera moved likewise sees the same picture.
+
+    Args:
+        gaussians: what to move.
+        transform: [A | t], a similarity (a reflection may be part of it), [3, 4].
+        scale: positive factor.
+
+    Raises:
+        ValueError: if the transform is not a similarity.
+    """
+    device = gaussians.means.device
+    transform = transform.detach().to("cpu", torch.float64)
+    stretch = float(torch.linalg.det(transform[:, :3]).abs()) ** (1 / 3)
+    orthogonal = transform[:, :3] / max(stretch, 1e-12)
+    if not torch.allclose(orthogonal @ orthogonal.T, torch.eye(3, dtype=torch.float64), atol=1e-3) or not scale > 0:
+        raise ValueError(f"{transform.tolist()} with scale {scale} is not a change of frame: it distorts shapes.")
+    # a Gaussian is its own mirror image through its centre, so a reflection turns it as its negative does
+    rotation = orthogonal * torch.sign(torch.linalg.det(orthogonal))
+    means = gaussians.means.double() @ transform[:, :3].T.to(device) + transform[:, 3].to(device)
+    turned = torch.einsum("ij,njc->nic", harmonics_rotation(orthogonal, gaussians.sh_degree).to(device), gaussians.sh)
+    return replace(
+        gaussians,
+        means=(scale * means).float(),
+        quats=gaussians.quats @ quaternion_matrix(rotation).T.to(device),
+        log_scales=gaussians.log_scales + torch.log(torch.tensor(scale * stretch, dtype=torch.float64)).float().item(),
+        sh_rest=turned[:, 1:],
+    )
+
+
+def quaternion_matrix(rotation: Tensor) -> Tensor:
+    """Return the matrix [4, 4] that turns a quaternion (w, x, y, z) by a rotation [3, 3], from the left."""
+    w, x, y, z = quaternion_from_matrix(rotation.numpy())
+    return torch.tensor([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]], dtype=torch.float32)
+
+
+def harmonics_rotation(orthogonal: Tensor, degree: int) -> Tensor:
+    """Return the matrix that turns coefficients of real spherical harmonics with the scene.
+
+    A colour c(d) = Y(d) s becomes c(Q^-1 d) when the scene is turned by Q; so the new coefficients solve
+    Y(d) s' = Y(Q^-1 d) s for all d. Bands are invariant under rotation, so that a few directions determine s' exactly.
+
+    Args:
+        orthogonal: Q, a rotation or a reflection, [3, 3].
+        degree: highest degree, up to 4.
+
+    Returns:
+        [(degree + 1)^2, (degree + 1)^2].
+    """
+    count = SAMPLES_PER_COEFFICIENT * (degree + 1) ** 2
+    directions = torch.randn(count, 3, generator=torch.Generator().manual_seed(0))
+    directions = torch.nn.functional.normalize(directions, dim=-1)
+    there, here = harmonics(degree, directions), harmonics(degree, directions @ orthogonal.float())
+    return torch.linalg.lstsq(there.double(), here.double()).solution.float()
+
+
+def harmonics(degree: int, directions: Tensor) -> Tensor:
+    """Evaluate the basis of 3DGS at unit directions [N, 3]: nerfstudio's, with odd orders negated (Condon-Shortley)."""
+    orders = torch.cat([torch.arange(-band, band + 1) for band in range(degree + 1)])
+    return components_from_spherical_harmonics(degree + 1, directions) * torch.where(orders % 2 == 0, 1.0, -1.0)
+
+
+def inverse(transform: Tensor, scale: float) -> tuple[Tensor, float]:
+    """Return the transform [3, 4] and the scale with which `moved` undoes a move."""
+    back = torch.linalg.inv(transform[:, :3].double())
+    return torch.cat((back, -scale * back @ transform[:, 3:].double()), dim=1).to(transform), 1 / scale

@@ -1,0 +1,98 @@
+"""The header of a .ply file of somebody else's: read, bounded, and checked before its numbers are."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from plyfile import PlyData, PlyElement, PlyListProperty
+
+from distilled_splat.runs.words import words_of
+
+LONGEST_HEADER = 1 << 16
+"""Bytes; the header of a splat of degree 4 has about 2000."""
+SHAPE = (
+    ("x", "y", "z"),
+    ("rot_0", "rot_1", "rot_2", "rot_3"),
+    ("scale_0", "scale_1", "scale_2"),
+    ("opacity",),
+)
+"""Properties of means, quaternions (w, x, y, z), logarithms of scales, and logits of opacities."""
+COUNT = re.compile(rb"^(element[ \t]+\S+[ \t]+)(\d{1,18})(?=\s*$)", re.MULTILINE)
+REMARK = re.compile(rb"^(comment|obj_info).*\n", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a .ply declares.
+
+    Attributes:
+        elements: the elements by name, in the file's order, without any rows.
+        counts: the declared number of rows of each.
+        byte_order: of binary numbers, < or >; None where numbers are text.
+        size: length of the header in bytes.
+    """
+
+    elements: dict[str, PlyElement]
+    counts: dict[str, int]
+    byte_order: Optional[str]
+    size: int
+
+    def properties(self, element: str) -> tuple[str, ...]:
+        """Return the names of an element's properties, empty if there is no such element."""
+        return tuple(item.name for item in self.elements[element].properties) if element in self.elements else ()
+
+    def row_bytes(self, element: str) -> int:
+        """Return the bytes that a row of an element takes, at least: a number as text has a digit and a space."""
+        if self.byte_order is None:
+            return 2 * len(self.properties(element))
+        return self.elements[element].dtype(self.byte_order).itemsize
+
+    def before(self, element: str) -> list[str]:
+        """Return the names of the elements whose rows come before those of this one."""
+        names = list(self.elements)
+        return names[: names.index(element)]
+
+
+def read_header(path: Path) -> Header:
+    """Read a .ply's header and see that the file is long enough for the rows that it declares.
+
+    Raises:
+        ValueError: if the file is not a .ply, declares more than it holds, or holds lists.
+    """
+    with path.open("rb") as file:
+        start = file.read(LONGEST_HEADER)
+    head, end, _ = start.partition(b"end_header")
+    if not start.startswith(b"ply") or not end:
+        raise ValueError(f"{path} is not a .ply file: it does not begin with a .ply header.")
+    newline = start[3:5] if start[3:5] == b"\r\n" else start[3:4]
+    counts = [int(count) for _, count in COUNT.findall(head)]
+    # the same header with no rows and no remarks, which may be in any encoding
+    bare = COUNT.sub(rb"\g<1>0", REMARK.sub(b"", head)) + end + newline
+    try:
+        parsed = PlyData.read(io.BytesIO(bare))
+        names = [element.name for element in parsed.elements]
+        if len(counts) != len(names):
+            raise ValueError("an element has no count")
+        header = Header(
+            dict(zip(names, parsed.elements)),
+            dict(zip(names, counts)),
+            None if parsed.text else parsed.byte_order,
+            len(head + end + newline),
+        )
+        lists = any(isinstance(item, PlyListProperty) for element in parsed.elements for item in element.properties)
+        needed = 0 if lists else sum(header.counts[name] * header.row_bytes(name) for name in names)
+    except Exception as error:
+        raise ValueError(f"{path} has a damaged .ply header ({words_of(error)}).") from error
+    if lists:
+        raise ValueError(f"{path} holds lists of numbers (a mesh?): a Gaussian .ply has plain numbers only.")
+    there = max(path.stat().st_size - header.size, 0)
+    if needed > there + (header.byte_order is None):  # the last number of a text needs no space behind it
+        raise ValueError(
+            f"{path} declares {header.counts.get('vertex', 0)} Gaussians, at least {needed} bytes, and holds {there}: "
+            "it is truncated or damaged. Export it again."
+        )
+    return header

@@ -1,0 +1,185 @@
+"""What a student can be looked at beside: its teachers, where they and it differ, and how it is made up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from distilled_splat.ops.heat import heat
+from distilled_splat.ops.importance import blending_weights
+from distilled_splat.ops.render import render
+from distilled_splat.ops.views import View
+from distilled_splat.splat.gaussians import SH_DEGREE_0, Gaussians
+from distilled_splat.teachers.ensemble import TeacherEnsemble, unique_names
+from distilled_splat.teachers.fit import TeacherFrame, in_frame
+from distilled_splat.teachers.reading import read_teacher
+
+POINT_RADIUS = 1.2
+"""Standard deviation of a Gaussian that is shown as a point, in pixels."""
+POINT_LOGIT_OPACITY = 4.0
+MISSING_GREY = 0.35
+
+
+class Outputs(dict):
+    """A model's outputs of one view, some of which are computed when they are asked for.
+
+    `keys()` names those too, after the others; so nerfstudio's viewer lists them, and renders what is chosen only.
+    """
+
+    def __init__(self, ready: dict[str, Any], later: dict[str, Callable[[], Tensor]]) -> None:
+        super().__init__(ready)
+        self.later = later
+        self.computed: dict[str, Tensor] = {}
+
+    def __missing__(self, name: str) -> Tensor:
+        if name not in self.computed:
+            with torch.no_grad():
+                self.computed[name] = self.later[name]()
+        return self.computed[name]
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in self.later
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def keys(self) -> Any:
+        """Return all names, those of the ready outputs first."""
+        return [*super().keys(), *self.later]
+
+
+class Gallery:
+    """The teachers of a student, in its training or found again after it, and the pictures that they make possible.
+
+    In training they are given (`meet`); afterwards those that the run's config names are read when they are first
+    looked for. A teacher that cannot be read is missed, not insisted on.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], frame: TeacherFrame, data_frame: Optional[tuple[Tensor, float]] = None
+    ) -> None:
+        """Know where the teachers are.
+
+        Args:
+            paths: run folders, checkpoints or exported files.
+            frame: the frame of exported files, as `agreement.in_frame` takes it.
+            data_frame: the dataparser's transform [3, 4] and scale; None where they are not known.
+        """
+        self.paths = tuple(paths)
+        self.frame: TeacherFrame = frame
+        self.data_frame = data_frame
+        self.ensemble: Optional[TeacherEnsemble] = None
+        self.missing: tuple[str, ...] = ()
+
+    def meet(self, ensemble: TeacherEnsemble) -> None:
+        """Take the teachers of the training that begins."""
+        self.ensemble, self.missing = ensemble, ()
+
+    def find(self, device: torch.device) -> TeacherEnsemble:
+        """Return the teachers that are there, and note the names of those that are missing."""
+        if self.ensemble is not None:
+            return self.ensemble
+        teachers, missing = [], []
+        for path in self.paths:
+            try:
+                teacher = read_teacher(path)
+            except ValueError:
+                missing.append(f"{path.name} (missing)")
+                continue
+            if not teacher.is_export or self.frame == "nerfstudio":
+                teachers.append(teacher)
+            elif self.frame == "capture" and self.data_frame is not None:
+                teachers.append(in_frame(teacher, self.frame, *self.data_frame))
+            else:  # without the photos nobody can tell
+                missing.append(f"{path.name} (of unknown frame)")
+        self.ensemble, self.missing = TeacherEnsemble(teachers, device), tuple(missing)
+        return self.ensemble
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether teachers were found and none is missing, so that their mean is what the student learned from."""
+        return self.ensemble is not None and len(self.ensemble.teachers) > 0 and not self.missing
+
+    def outputs(
+        self,
+        ready: dict[str, Any],
+        student: Gaussians,
+        view: View,
+        background: Tensor,
+        antialiased: bool,
+        crop: Callable[[Gaussians], Gaussians],
+    ) -> Outputs:
+        """Add to a student's outputs what can be seen from the same view.
+
+        The names are: of each teacher (`standard teacher`), `ensemble` (their mean), `error` (absolute difference of
+        student and ensemble), `disagreement` (standard deviation of the teachers), the latter two averaged over the
+        colours, and `importance` (the Gaussians as points, see `importance_picture`).
+
+        Args:
+            ready: what the model has rendered, with `rgb`.
+            student: the student's Gaussians, cropped as it is.
+            view: the camera.
+            background: colour [3].
+            antialiased: whether the student is rendered so.
+            crop: leaves out the Gaussians outside the viewer's box.
+
+        Returns:
+            Outputs of [H, W, 3], `error` and `disagreement` [H, W, 1].
+        """
+        ensemble = self.find(background.device)
+        names = unique_names(ensemble.teachers)
+        shape = (view.height, view.width, 3)
+        shown = Outputs(ready, {})
+
+        def drawn(place: int) -> Tensor:
+            teacher, member = ensemble.teachers[place], ensemble.members[place]
+            return render(crop(member), view, antialiased=teacher.antialiased).over(background)
+
+        def stacked() -> Tensor:
+            return torch.stack([shown[name] for name in names])
+
+        later: dict[str, Callable[[], Tensor]] = {
+            "importance": lambda: importance_picture(student, view, background, antialiased)
+        }
+        for place, name in enumerate(names):
+            later[name] = lambda place=place: drawn(place)
+        for name in self.missing:
+            later[name] = lambda: torch.full(shape, MISSING_GREY, device=background.device)
+        if names:
+            later["disagreement"] = lambda: stacked().std(dim=0, correction=0).mean(dim=-1, keepdim=True)
+            later["error"] = lambda: (shown["rgb"] - shown["ensemble"]).abs().mean(dim=-1, keepdim=True)
+            # last: nerfstudio's split view opens with it beside the student
+            later["ensemble"] = lambda: stacked().mean(dim=0)
+        shown.later = later
+        return shown
+
+
+def importance_picture(gaussians: Gaussians, view: View, background: Tensor, antialiased: bool) -> Tensor:
+    """Draw the Gaussians as points of equal size, dark to bright by the rank of their blending weight in this view.
+
+    Args:
+        gaussians: what to draw.
+        view: the camera.
+        background: colour [3].
+        antialiased: whether the Gaussians are rendered so.
+
+    Returns:
+        [H, W, 3].
+    """
+    weights = blending_weights(gaussians, view, antialiased)
+    rank = weights.argsort().argsort() / max(len(gaussians) - 1, 1)
+    depth = gaussians.means @ view.viewmat[2, :3] + view.viewmat[2, 3]
+    radius = POINT_RADIUS * depth.clamp_min(1e-6) / view.K[0, 0]
+    points = Gaussians(
+        means=gaussians.means,
+        quats=gaussians.quats,
+        log_scales=torch.log(radius)[:, None].expand(-1, 3),
+        logit_opacities=torch.full_like(depth, POINT_LOGIT_OPACITY),
+        sh_dc=(heat(rank) - 0.5) / SH_DEGREE_0,
+        sh_rest=gaussians.sh_rest[:, :0],
+    )
+    return render(points, view).over(background)

@@ -1,0 +1,101 @@
+"""Pseudo labels: the mean of the frozen teachers' renders, rendered once per training view."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional
+
+import torch
+from torch import Tensor
+
+from distilled_splat.ops.composite import over_background, resized, stored
+from distilled_splat.ops.views import View
+from distilled_splat.teachers.ensemble import TeacherEnsemble, mean_depth, mean_image
+
+AGREEMENT = 0.05
+"""Teachers whose depths of a pixel differ by this part of them are believed by 1 / e."""
+
+
+class Label(NamedTuple):
+    """What the teachers make of one view.
+
+    Attributes:
+        image: packed by `composite.stored`, [H, W, 4].
+        surface: their mean depth in world units, and by how much it is believed, 0 to 1: half floats, [H, W, 2]; None
+            where depths are not asked for.
+    """
+
+    image: Tensor
+    surface: Optional[Tensor]
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes."""
+        return sum(part.numel() * part.element_size() for part in self if part is not None)
+
+
+class PseudoLabels:
+    """The ensemble's mean render at each training view, kept within a budget of memory."""
+
+    def __init__(self, ensemble: TeacherEnsemble, budget: int, with_depth: bool = False) -> None:
+        """Have no labels yet.
+
+        Args:
+            ensemble: the teachers.
+            budget: bytes that labels may take on the teachers' device.
+            with_depth: whether depths will be asked for.
+        """
+        self.ensemble = ensemble
+        self.budget = budget
+        self.with_depth = with_depth
+        self.kept: dict[int, Label] = {}
+        self.kept_bytes = 0
+
+    def of(self, index: int, view: View) -> Label:
+        """Return what the teachers make of a view; see `label` for the arguments."""
+        label = self.kept.get(index)
+        if label is None:
+            label = self.rendered(view)
+            if self.kept_bytes + label.size <= self.budget:
+                self.kept[index] = label
+                self.kept_bytes += label.size
+        return label
+
+    @torch.no_grad()
+    def rendered(self, view: View) -> Label:
+        """Render a view with all teachers."""
+        renders = self.ensemble.renders(view, depth=self.with_depth)
+        color, alpha = mean_image(renders)
+        surface = None
+        if self.with_depth:
+            depth, spread = mean_depth(renders)
+            belief = alpha * torch.exp(-((spread / (AGREEMENT * depth).clamp_min(1e-12)) ** 2))
+            surface = torch.cat((depth, belief), dim=-1).half()
+        return Label(stored(color, alpha), surface)
+
+    def label(self, index: int, view: View, background: Tensor, downscale: int = 1) -> Tensor:
+        """Return the pseudo label of a training view over a background, at the step's resolution.
+
+        Args:
+            index: number of the training view; it must stand for the same view each time.
+            view: the view at the photo's full resolution.
+            background: colour [3] of the student's step.
+            downscale: integer factor; the label is averaged down exactly as the photo is.
+
+        Returns:
+            Image in [0, 1], [H // downscale, W // downscale, 3].
+        """
+        return over_background(self.of(index, view).image, background, downscale)
+
+    def surface(self, index: int, view: View, downscale: int = 1) -> tuple[Tensor, Tensor]:
+        """Return the teachers' mean depth of a training view, and by how much it is believed; see `label`.
+
+        A depth is believed by what the teachers cover there, times exp(-(s / (0.05 d))^2) where the depths' standard
+        deviation is s and their mean d: an ensemble can say where it does not know.
+
+        Returns:
+            Depth in world units and belief in [0, 1], [H // downscale, W // downscale, 1] each.
+        """
+        surface = self.of(index, view).surface
+        assert surface is not None
+        depth, belief = resized(surface.float(), downscale).split(1, dim=-1)
+        return depth, belief

@@ -1,0 +1,109 @@
+"""The student meets its teachers: they are read and checked, and what they are to teach is laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from distilled_splat.ops.views import view_of
+from distilled_splat.student.curriculum import Curriculum
+from distilled_splat.student.labels import PseudoLabels
+from distilled_splat.student.pruning import PruningSchedule, prune_steps
+from distilled_splat.student.step import Teaching
+from distilled_splat.student.structure import Structure
+from distilled_splat.student.trust import LabelTrust
+from distilled_splat.student.virtual_views import views_between
+from distilled_splat.teachers.ensemble import TeacherEnsemble, standard_of
+from distilled_splat.teachers.fit import TeacherFrame, brought_in, check_teachers
+from distilled_splat.teachers.reading import Teacher, read_teacher
+from distilled_splat.training.memory import DEPTH_BYTES_PER_PIXEL, LABEL_BYTES_PER_PIXEL, gaussian_bytes, pixels
+
+
+def meet_teachers(student: Any, datamanager: Any, steps: int) -> tuple[Teaching, TeacherFrame]:
+    """Read and check the teachers, and lay out what they teach.
+
+    Args:
+        student: the model (`model.DistilledModel`), whose config names the teachers.
+        datamanager: where the photos and their cameras are.
+        steps: length of the run.
+
+    Returns:
+        What the student has while it trains, and the frame that exported teachers were found to be in.
+
+    Raises:
+        SystemExit: if a teacher cannot be read or does not fit the data, or the memory is too small.
+    """
+    config, device = student.config, student.device
+    try:
+        teachers = [read_teacher(path) for path in config.teachers]
+        budget = label_budget(student, datamanager, teachers)
+        least = config.min_teacher_psnr
+        teachers, frame, measured = brought_in(teachers, datamanager, config.teacher_frame, least, device)
+        check_teachers(teachers, datamanager, least, device, measured)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    standard = standard_of(teachers)
+    photographed = [view_of(camera) for camera in datamanager.single_cameras]
+    num_virtual = config.virtual_views if config.virtual_fraction > 0 else 0
+    virtual = views_between(photographed, num_virtual, spread=config.virtual_spread)
+    structure = None
+    if config.lambda_structure > 0 and config.structure_every > 0:
+        structure = Structure(
+            standard.gaussians.to(device),
+            config.lambda_structure,
+            config.structure_every,
+            config.structure_resolutions,
+            config.structure_of,
+        )
+    target = config.num_gaussians or max(round(config.keep_fraction * len(standard.gaussians)), 1)
+    CONSOLE.print(
+        f"Student of {len(teachers)} teachers ({', '.join(teacher.variant for teacher in teachers)}): "
+        f"{target} Gaussians, the standard teacher has {len(standard.gaussians)}."
+    )
+    teaching = Teaching(
+        curriculum=Curriculum(photographed, virtual, config.virtual_fraction),
+        labels=PseudoLabels(TeacherEnsemble(teachers, device), budget, with_depth=config.lambda_depth > 0),
+        trust=LabelTrust(config.min_teacher_advantage, config.full_overfit_gap),
+        lambda_kd=config.lambda_kd,
+        structure=structure,
+        lambda_depth=config.lambda_depth,
+        pruning=PruningSchedule(
+            prune_steps(config.prune_times, config.prune_start, config.prune_stop), target, last_step=steps - 1
+        ),
+        importance=config.prune_importance,
+        prune_sampling=config.prune_sampling,
+    )
+    return teaching, frame
+
+
+def label_budget(student: Any, datamanager: Any, teachers: Sequence[Teacher]) -> int:
+    """Count what a student's training needs beside its labels: teachers, photos, and the Gaussians that it starts with.
+
+    Returns:
+        The bytes that pseudo labels may take: `label_cache_megabytes`, or half of what is left if that is less.
+
+    Raises:
+        ValueError: if there is no room for the training.
+    """
+    config = student.config
+    starts_with = student.num_points
+    if config.start_from == "teacher":
+        starts_with = max(starts_with, len(standard_of(teachers).gaussians))
+    teacher_bytes = sum(gaussian_bytes(len(item.gaussians), item.gaussians.sh_degree) for item in teachers)
+    left = student.check_memory(datamanager, starts_with, teachers=teacher_bytes)
+    budget = int(min(config.label_cache_megabytes * 1e6, left / 2))
+
+    photos = len(datamanager.train_dataset)
+    labelled = config.lambda_kd > 0 or config.virtual_fraction > 0 or config.lambda_depth > 0
+    views = photos * labelled + config.virtual_views * (config.virtual_fraction > 0)
+    bytes_per_pixel = LABEL_BYTES_PER_PIXEL + (DEPTH_BYTES_PER_PIXEL if config.lambda_depth > 0 else 0)
+    wanted = bytes_per_pixel * pixels(datamanager.train_dataset) * views // photos
+    rest = "" if wanted <= budget else ", and the others are rendered anew in each step that needs one"
+    CONSOLE.print(
+        f"Of {wanted / 1e9:.2f} GB of pseudo labels {min(wanted, budget) / 1e9:.2f} GB are kept{rest} "
+        "(--pipeline.model.label-cache-megabytes).",
+        soft_wrap=True,
+    )
+    return budget

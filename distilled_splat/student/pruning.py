@@ -1,0 +1,106 @@
+"""Bring a splat to an exact number of Gaussians: a schedule of gradual pruning, by importance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from distilled_splat.ops.densify import remove, split
+
+
+@dataclass(frozen=True)
+class PruningSchedule:
+    """When a splat is pruned, and to how many Gaussians.
+
+    Attributes:
+        steps: training steps after which it is pruned, in order.
+        target: Gaussians that are left in the end.
+        last_step: the last step of the run.
+    """
+
+    steps: tuple[int, ...]
+    target: int
+    last_step: int
+
+    def count_at(self, step: int, count: int) -> Optional[int]:
+        """Return the number of Gaussians to keep after a step, of `count` that there are; None where none is due."""
+        if step not in self.steps:
+            return None
+        return count_after_pruning(count, self.target, sum(due >= step for due in self.steps))
+
+
+def prune_steps(times: int, start: int, stop: int) -> tuple[int, ...]:
+    """Spread prunings evenly from step `start` to step `stop`, both included; a single one comes at `stop`.
+
+    Where there are fewer steps than prunings, there is one a step.
+    """
+    if times <= 1:
+        return (stop,)
+    return tuple(sorted({round(start + (stop - start) * place / (times - 1)) for place in range(times)}))
+
+
+def count_after_pruning(count: int, target: int, times_left: int) -> int:
+    """Return the number of Gaussians to keep now, so that equal ratios reach `target` in `times_left` prunings.
+
+    Args:
+        count: Gaussians now.
+        target: Gaussians after the last pruning.
+        times_left: prunings still to come, this one included.
+    """
+    return target if times_left <= 1 else round(count * (target / count) ** (1 / times_left))
+
+
+def choose(weights: Tensor, count: int, sampled: bool) -> Tensor:
+    """Return a mask [N] of `count` Gaussians to keep.
+
+    Args:
+        weights: importance, [N].
+        count: how many to keep, at most N.
+        sampled: draw them without replacement with probability proportional to importance (Mini-Splatting, the paper)
+            instead of taking the most important.
+    """
+    if sampled:
+        # Gumbel's trick: the largest log weight + noise are a weighted draw without replacement, for any N
+        noise = -torch.log(torch.empty_like(weights).exponential_())
+        weights = torch.log(weights.clamp_min(torch.finfo(weights.dtype).tiny)) + noise
+    mask = torch.zeros(len(weights), dtype=torch.bool, device=weights.device)
+    mask[weights.topk(count).indices] = True
+    return mask
+
+
+def resize(
+    parameters: Any,
+    optimizers: dict[str, Any],
+    state: dict[str, Any],
+    weights: Tensor,
+    count: int,
+    sampled: bool,
+) -> None:
+    """Bring a splat in training to exactly `count` Gaussians.
+
+    Too many: the less important go. Too few: the most important are split in two, again and again if need be.
+
+    Args:
+        parameters: nerfstudio's `gauss_params`.
+        optimizers: optimizer of each parameter, by the same names.
+        state: the densification strategy's running state, kept in step.
+        weights: importance, [N].
+        count: Gaussians to have in the end.
+        sampled: see `choose`.
+
+    Raises:
+        ValueError: if `count` is not positive.
+    """
+    if count < 1:
+        raise ValueError(f"A splat cannot be brought to {count} Gaussians: ask for at least one.")
+    here = {name: optimizers[name] for name in parameters}
+    if len(weights) > count:
+        remove(parameters, here, state, ~choose(weights, count, sampled))
+    while len(weights) < count:
+        chosen = choose(weights, min(count - len(weights), len(weights)), sampled=False)
+        split(parameters, here, state, chosen)
+        halves = weights[chosen] / 2
+        weights = torch.cat((weights[~chosen], halves, halves))

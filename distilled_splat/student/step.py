@@ -1,0 +1,133 @@
+"""One training step of a student, from top to bottom: a lesson, its losses, what they tell of the teachers, pruning.
+
+nerfstudio's trainer calls the model, and the model calls `Teaching` in this order: `begin` before it renders, `losses`
+on what it has rendered, `finish` when the optimizers have stepped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from distilled_splat.ops.importance import Measure, importance
+from distilled_splat.ops.views import downscaled
+from distilled_splat.student.curriculum import Curriculum, Lesson
+from distilled_splat.student.labels import PseudoLabels
+from distilled_splat.student.pruning import PruningSchedule, resize
+from distilled_splat.student.structure import Structure, depth_loss
+from distilled_splat.student.trust import LabelTrust
+from distilled_splat.training.model import STEPS_PER_PSNR, PortableSplatfactoModel
+
+LEAST_LOGIT_OPACITY = -5.53
+"""Just above logit(1/255): ns-export leaves out what is fainter, and the promised count must arrive in the file."""
+
+
+@dataclass
+class Teaching:
+    """What a student has while it trains, and not afterwards; see `meeting.meet_teachers`.
+
+    Attributes:
+        curriculum: the views, with photos and without.
+        labels: the teachers' mean render of each view.
+        trust: by how much labels count, as the photos show it.
+        lambda_kd: weight of the label of a view that has a photo.
+        structure: the structural loss, None where it has no weight.
+        lambda_depth: weight of the loss against the teachers' depths.
+        pruning: when to prune, and to how many Gaussians.
+        importance: what decides which Gaussians go.
+        prune_sampling: whether those that stay are drawn by chance.
+        lesson: that of the step in hand.
+    """
+
+    curriculum: Curriculum
+    labels: PseudoLabels
+    trust: LabelTrust
+    lambda_kd: float
+    structure: Optional[Structure]
+    lambda_depth: float
+    pruning: PruningSchedule
+    importance: Measure
+    prune_sampling: bool
+    lesson: Optional[Lesson] = None
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether there is any use for pseudo labels."""
+        return self.lambda_kd > 0 or self.curriculum.virtual_fraction > 0
+
+    def begin(self, student: PortableSplatfactoModel, photo: int) -> Lesson:
+        """Choose the lesson of a step whose turn it is for this photo; logged steps look at the photo."""
+        trust = self.trust.value * self.trust.overfit
+        self.lesson = self.curriculum.choose(photo, trust, photos_only=student.step % STEPS_PER_PSNR == 0)
+        return self.lesson
+
+    def losses(
+        self, student: PortableSplatfactoModel, outputs: dict[str, Any], batch: dict[str, Any]
+    ) -> dict[str, Tensor]:
+        """Return L_color on the photo, lambda_kd L_color on its label, and the structural loss.
+
+        See Distilled-3DGS, sections 3.2 and 3.3. Where there is no photo there is L_color on the label alone.
+        """
+        lesson, background, rendered = self.lesson, outputs["background"], outputs["rgb"]
+        assert lesson is not None
+        lambda_kd = self.lambda_kd * self.trust.value if lesson.has_photo else 1.0
+        targets: dict[str, Tensor] = {}
+        if lesson.has_photo:
+            targets["main_loss"] = student.photo(batch, background)
+        if lambda_kd > 0:
+            targets["kd_loss"] = self.label(student, lesson, background)
+        losses = dict(zip(targets, student.losses_by(rendered, batch if lesson.has_photo else {}, *targets.values())))
+
+        if lesson.has_photo and student.step % STEPS_PER_PSNR == 0 and self.uses_labels:
+            self.observe(student, lesson, rendered.detach(), targets, batch, background)
+
+        if lesson.has_photo and "kd_loss" in losses:
+            losses["kd_loss"] = lambda_kd * losses["kd_loss"]
+        if self.structure is not None and self.structure.is_due(student.step):
+            losses["structure_loss"] = self.structure.loss(student.gaussians())
+        if self.lambda_depth > 0:
+            true, belief = self.labels.surface(lesson.index, lesson.view, student._get_downscale_factor())
+            losses["depth_loss"] = self.lambda_depth * depth_loss(outputs["depth"], true, belief)
+        return losses
+
+    def label(self, student: PortableSplatfactoModel, lesson: Lesson, background: Tensor) -> Tensor:
+        """Return the pseudo label of a lesson over a background at the step's resolution, [H, W, 3]."""
+        return self.labels.label(lesson.index, lesson.view, background, student._get_downscale_factor())
+
+    @torch.no_grad()
+    def observe(
+        self,
+        student: PortableSplatfactoModel,
+        lesson: Lesson,
+        rendered: Tensor,
+        targets: dict[str, Tensor],
+        batch: dict[str, Any],
+        background: Tensor,
+    ) -> None:
+        """Let the trust see what student and teachers make of the photo, and how they differ at a virtual view near it.
+
+        Here and not after the step, for the student that rendered the photo must render the virtual view, too.
+        """
+        label = targets["kd_loss"] if "kd_loss" in targets else self.label(student, lesson, background)
+        self.trust.see(rendered, label, targets["main_loss"], student.mask_of(batch))
+        near = self.curriculum.near(lesson.index) if self.trust.full_gap else None
+        if near is not None:
+            view = downscaled(near.view, student._get_downscale_factor())
+            between = student.render_view(student.gaussians(), view, background).color.clamp(0, 1)
+            self.trust.see_between(rendered - label, between - self.label(student, near, background))
+
+    @torch.no_grad()
+    def finish(self, student: PortableSplatfactoModel, step: int) -> None:
+        """Prune where it is due, and leave the promised number of Gaussians after the last step."""
+        count = self.pruning.count_at(step, student.num_points)
+        if count is not None:
+            antialiased, views = student.config.rasterize_mode == "antialiased", self.curriculum.photographed
+            background = student._get_background_color
+            weights = importance(student.gaussians(), views, background, self.importance, antialiased)
+            state = student.strategy_state
+            resize(student.gauss_params, student.optimizers, state, weights, count, self.prune_sampling)
+        if step == self.pruning.last_step:
+            student.opacities.data.clamp_(min=LEAST_LOGIT_OPACITY)

@@ -1,0 +1,133 @@
+"""The student's part of nerfstudio's viewer: what it weighs, how good it is, and a button that exports it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
+from nerfstudio.viewer.viewer_elements import ViewerButton, ViewerControl, ViewerElement
+from viser.transforms import SO3
+
+from distilled_splat.runs.files import write_beside
+from distilled_splat.runs.words import words_of
+from distilled_splat.splat.formats import encode_ply
+from distilled_splat.splat.gaussians import Gaussians
+
+FRUSTUMS_AHEAD = 2.0
+
+
+class Panel(ViewerElement[str]):
+    """Lines of text in the viewer; unlike nerfstudio's text fields they can be changed in the middle of a step.
+
+    A field that changes calls the viewer back, which waits for the training step in hand: for ever, if that step has
+    changed it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("student")
+        self.lines: dict[str, str] = {}
+
+    def install(self, viser_server: Any) -> None:
+        """Add the text to the viewer's page."""
+        self._create_gui_handle(viser_server)
+
+    def _create_gui_handle(self, viser_server: Any) -> None:
+        self.gui_handle = viser_server.gui.add_markdown(self.text)
+
+    @property
+    def text(self) -> str:
+        """The lines as Markdown."""
+        return "  \n".join(f"**{name}** {words}" for name, words in self.lines.items())
+
+    def show(self, name: str, words: str) -> None:
+        """Add a line, or change it."""
+        if self.lines.get(name) == words:
+            return
+        self.lines[name] = words
+        if self.gui_handle is not None:
+            self.gui_handle.content = self.text  # type: ignore[attr-defined]
+
+
+class Connection(ViewerControl):
+    """Tells where the viewer's run lies and how far it is, and lets visitors begin at a camera of the capture.
+
+    nerfstudio's visitors begin somewhere beside the scene.
+
+    Attributes:
+        run: the run's folder; None while there is no viewer.
+        step: returns the training step; None after training.
+    """
+
+    run: Optional[Path] = None
+    step: Callable[[], Optional[int]]
+
+    def _setup(self, viewer: Any) -> None:
+        super()._setup(viewer)
+        self.run = viewer.log_filename.parent
+        self.step = lambda: None if viewer.trainer is None else viewer.step
+        pose = viewer.pipeline.datamanager.train_dataset.cameras.camera_to_worlds[0].cpu().double().numpy()
+        # viser's cameras look along +z with y down, nerfstudio's along -z with y up
+        # past the little picture that is shown of this camera
+        position = (
+            VISER_NERFSTUDIO_SCALE_RATIO * pose[:, 3] - FRUSTUMS_AHEAD * viewer.config.camera_frustum_scale * pose[:, 2]
+        )
+        rotation = SO3.from_matrix(pose[:, :3]) @ SO3.from_x_radians(np.pi)
+
+        def begin(client: Any) -> None:
+            with client.atomic():
+                client.camera.position = position
+                client.camera.wxyz = rotation.wxyz
+
+        self.viser_server.on_client_connect(begin)
+
+
+class StudentControls:
+    """The elements that nerfstudio's viewer finds as attributes of the model.
+
+    Attributes:
+        panel: counts, megabytes, PSNR and what was exported.
+        connection: to the viewer, once there is one.
+        button: exports the student as it is.
+        target: number of Gaussians that the student will have in the end; None where that is not known.
+    """
+
+    def __init__(self, gaussians: Callable[[], Gaussians]) -> None:
+        self.panel = Panel()
+        self.connection = Connection()
+        self.button = ViewerButton("Export the student", lambda _: self.export(gaussians()))
+        self.target: Optional[int] = None
+        self.psnr_step = -1
+        self.psnrs: list[float] = []
+
+    def show_size(self, count: int, megabytes: float) -> None:
+        """Show the student's size now, and that which it will have."""
+        goal = "" if self.target in (None, count) else f", {self.target:,} in the end"
+        self.panel.show("Student", f"{count:,} Gaussians{goal}, {megabytes:.2f} MB as .ply")
+
+    def show_psnr(self, psnr: float, step: int) -> None:
+        """Show the PSNR of a held-out photo, averaged with those measured at the same step."""
+        if step != self.psnr_step:
+            self.psnr_step, self.psnrs = step, []
+        self.psnrs.append(psnr)
+        photos = "a held-out photo" if len(self.psnrs) == 1 else f"{len(self.psnrs)} held-out photos"
+        mean = sum(self.psnrs) / len(self.psnrs)
+        self.panel.show("PSNR", f"{mean:.2f} dB on {photos} at step {step}")
+
+    def export(self, gaussians: Gaussians) -> Optional[Path]:
+        """Write the student as it is into its run's folder, and say where."""
+        if self.connection.run is None:
+            return None
+        step = self.connection.step()
+        name = "student.ply" if step is None else f"student-{step:09d}.ply"
+        path = self.connection.run / "export" / name
+        content = encode_ply(gaussians)
+        try:
+            write_beside(path, lambda temporary: temporary.write_bytes(content))
+        except OSError as error:
+            self.panel.show("Export", f"failed: {words_of(error)}")
+            return None
+        self.panel.show("Export", f"{len(gaussians):,} Gaussians in `{path}`")
+        return path

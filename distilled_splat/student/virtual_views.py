@@ -1,0 +1,63 @@
+"""Views between the training cameras, where there is no photo and only teachers can say what is to be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+
+from distilled_splat.ops.views import View
+
+WIDEST_TURN = np.deg2rad(60.0)
+"""Cameras that look further apart than this have little in common between them."""
+
+
+def views_between(
+    views: Sequence[View], count: int, neighbours: int = 5, spread: float = 0.0, seed: int = 0
+) -> list[View]:
+    """Make `count` views between training cameras and their nearest neighbours, and around there.
+
+    Each view lies at a random point of the way from one camera to one of those nearest to it that look the same way:
+    the centre moves on a straight line and the rotation on the shortest arc; intrinsics and size are the
+    first camera's. The first cameras are taken in turn, so that the views spread over the capture as the photos do.
+    With `spread` the way may begin that part of its length before the first camera and end as far behind the second,
+    and a random part of the way to another of the nearest is added to it (normal, of that standard deviation). So
+    cameras that circle an object leave their circle little and turn as they move.
+
+    Args:
+        views: the training views.
+        count: number of views to make.
+        neighbours: how many nearest cameras to choose the second from.
+        spread: how far the views leave the way between two cameras, as a part of the ways to its neighbours.
+        seed: of the random choices.
+
+    Returns:
+        Views on the device of `views`; none if there are fewer than two cameras.
+    """
+    if len(views) < 2:
+        return []
+    generator = np.random.default_rng(seed)
+    viewmats = np.stack([view.viewmat.detach().cpu().double().numpy() for view in views])
+    world_from_camera = Rotation.from_matrix(viewmats[:, :3, :3].transpose(0, 2, 1))
+    centres = -np.einsum("nji,nj->ni", viewmats[:, :3, :3], viewmats[:, :3, 3])
+    made = []
+    for place in range(count):
+        first = place % len(views)
+        distance = np.linalg.norm(centres - centres[first], axis=1)
+        turned = world_from_camera[first].inv() * world_from_camera
+        distance[turned.magnitude() > WIDEST_TURN] = np.inf
+        distance[first] = np.inf
+        near = np.argsort(distance)[:neighbours]
+        near = near[np.isfinite(distance[near])]
+        chosen = [*generator.permutation(near), first, first][:2]
+        steps, arcs = centres[chosen] - centres[first], turned.as_rotvec()[chosen]
+        parts = np.array((generator.uniform(-spread, 1 + spread), spread * generator.normal()))
+        centre = centres[first] + parts @ steps
+        rotation = (world_from_camera[first] * Rotation.from_rotvec(parts @ arcs)).as_matrix().T
+        viewmat = np.eye(4)
+        viewmat[:3, :3], viewmat[:3, 3] = rotation, -rotation @ centre
+        source = views[first]
+        made.append(View(torch.from_numpy(viewmat).to(source.viewmat), source.K, source.width, source.height))
+    return made

@@ -1,0 +1,190 @@
+"""Find out whether a teacher belongs to the data before a student spends hours on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
+
+from distilled_splat.ops.losses import psnr
+from distilled_splat.ops.render import render
+from distilled_splat.ops.views import view_of
+from distilled_splat.runs.fingerprints import scene_fingerprint
+from distilled_splat.splat.frames import moved
+from distilled_splat.teachers.reading import Teacher
+
+TeacherFrame = Literal["auto", "capture", "nerfstudio"]
+PHOTOS_TO_TRY = 8
+FRAME_TOLERANCE = 1e-3
+"""Two dataparser transforms or scales closer than this, relative to 1, are the same frame."""
+
+
+def check_frame(teacher: Teacher, transform: Tensor, scale: float) -> None:
+    """Refuse a teacher that was trained in another coordinate frame than the data is parsed into.
+
+    Raises:
+        ValueError: if the teacher's run notes another dataparser transform or scale.
+    """
+    if teacher.frame is None:
+        return
+    other_transform, other_scale = teacher.frame
+    off = float((other_transform - transform.cpu()[:3]).abs().max())
+    if not (off <= FRAME_TOLERANCE and abs(other_scale - scale) <= FRAME_TOLERANCE * scale):  # not: NaN never fits
+        raise ValueError(
+            f"The teacher {teacher.path} was trained in another frame than this data: its dataparser transform differs "
+            f"by up to {off:.4g} and its scale is {other_scale:.6g} instead of {scale:.6g}. It belongs to another "
+            "scene, or was trained with other --orientation-method, --center-method or --auto-scale-poses options: "
+            "use the same ones."
+        )
+
+
+def in_frame(teacher: Teacher, frame: TeacherFrame, transform: Tensor, scale: float) -> Teacher:
+    """Bring a teacher that is an exported file of a known frame into the frame that the data is parsed into.
+
+    Args:
+        teacher: what was read; a run is in the data's frame already.
+        frame: the exported file's frame: `nerfstudio` is the data's (ns-export writes it), `capture` that of the poses
+            as they were recorded.
+        transform: the data's dataparser transform, [3, 4] or [4, 4].
+        scale: the data's dataparser scale.
+    """
+    assert frame != "auto" or not teacher.is_export
+    if not teacher.is_export or frame == "nerfstudio":
+        return teacher
+    return replace(teacher, gaussians=moved(teacher.gaussians, transform[:3], scale))
+
+
+def frame_of(teacher: Teacher, datamanager: Any, least_psnr: float, device: torch.device) -> tuple[TeacherFrame, float]:
+    """Find out in which frame an exported file is, whichever renders more like the photos, and their PSNR in dB.
+
+    Args:
+        teacher: what was read.
+        datamanager: nerfstudio's datamanager with the data's frame, photos and cameras.
+        least_psnr: a file that agrees less with the photos in both frames, in dB, is refused.
+        device: where to render.
+
+    Raises:
+        ValueError: if it fits in no frame.
+    """
+    scene = datamanager.train_dataparser_outputs
+    frames: tuple[TeacherFrame, ...] = ("nerfstudio", "capture")
+    measured: dict[TeacherFrame, float] = {}
+    for frame in frames:
+        reading = in_frame(teacher, frame, scene.dataparser_transform, float(scene.dataparser_scale))
+        measured[frame] = mean_psnr(reading, datamanager, device)
+    best = max(frames, key=lambda frame: -math.inf if math.isnan(measured[frame]) else measured[frame])
+    figures = " and ".join(f"{value:.1f} dB in the {frame} frame" for frame, value in measured.items())
+    if not measured[best] >= least_psnr:
+        raise ValueError(
+            f"The teacher {teacher.path} does not fit this data: its renders agree with the photos to {figures} only. "
+            "Give a teacher of this scene in one of these frames, name its frame with --pipeline.model.teacher-frame, "
+            f"or lower --pipeline.model.min-teacher-psnr ({least_psnr:g})."
+        )
+    CONSOLE.print(f"The teacher {teacher.path} is taken to be in the {best} frame: {figures}.")
+    return best, measured[best]
+
+
+def brought_in(
+    teachers: Sequence[Teacher], datamanager: Any, frame: TeacherFrame, least_psnr: float, device: torch.device
+) -> tuple[list[Teacher], TeacherFrame, dict[Path, float]]:
+    """Bring all teachers into the data's frame, and return the frame that the exported files among them were in.
+
+    Args:
+        teachers: what was read.
+        datamanager: nerfstudio's datamanager with the data's frame, photos and cameras.
+        frame: the frame of exported files, or `auto` to find it out for each.
+        least_psnr: see `frame_of`.
+        device: where to render.
+
+    Returns:
+        The teachers; the one frame of all exported files, `auto` if they were in different ones; and by their paths the
+        PSNRs, in dB, that were measured for that.
+
+    Raises:
+        ValueError: if one fits in no frame.
+    """
+    scene = datamanager.train_dataparser_outputs
+    found: dict[Path, TeacherFrame] = {teacher.path: frame for teacher in teachers if teacher.is_export}
+    measured: dict[Path, float] = {}
+    if frame == "auto":
+        for teacher in (teacher for teacher in teachers if teacher.is_export):
+            found[teacher.path], measured[teacher.path] = frame_of(teacher, datamanager, least_psnr, device)
+    moved_in = [
+        in_frame(teacher, found.get(teacher.path, frame), scene.dataparser_transform, float(scene.dataparser_scale))
+        for teacher in teachers
+    ]
+    frames = set(found.values())
+    return moved_in, frames.pop() if len(frames) == 1 else frame, measured
+
+
+def mean_psnr(teacher: Teacher, datamanager: Any, device: torch.device) -> float:
+    """Return the mean PSNR, in dB, of a teacher's renders against a few training photos spread over the capture."""
+    photos, cameras = datamanager.cached_train, datamanager.train_cameras
+    member = teacher.gaussians.to(device)
+    background = torch.full((3,), 0.5, device=device)
+    values = []
+    for index in range(0, len(photos), max(len(photos) // PHOTOS_TO_TRY, 1)):
+        photo = photos[index]["image"].to(device)
+        photo = photo.float() / 255 if photo.dtype == torch.uint8 else photo
+        if photo.shape[-1] == 4:
+            photo = photo[..., :3] * photo[..., 3:] + (1 - photo[..., 3:]) * background
+        with torch.no_grad():
+            rendered = render(member, view_of(cameras[index : index + 1].to(device)), antialiased=teacher.antialiased)
+        image = rendered.over(background)
+        if "mask" in photos[index]:
+            mask = photos[index]["mask"].to(device)
+            image, photo = image * mask, photo * mask
+        values.append(psnr(image, photo))
+    return sum(values) / len(values)
+
+
+def check_teachers(
+    teachers: Sequence[Teacher],
+    datamanager: Any,
+    least_psnr: float,
+    device: torch.device,
+    measured: Mapping[Path, float],
+) -> None:
+    """Refuse teachers of another frame or another scene, and warn of one that has seen the held-out photos.
+
+    A teacher that was trained on this very data is of this scene, however little it has learned: it is warned of only.
+
+    Args:
+        teachers: what was read.
+        datamanager: nerfstudio's datamanager with the data's frame, photos and cameras.
+        least_psnr: another teacher that agrees less with the photos, in dB, is refused.
+        device: where to render.
+        measured: PSNRs that are known already, by the teachers' paths.
+
+    Raises:
+        ValueError: naming the teacher and what does not fit.
+    """
+    scene = datamanager.train_dataparser_outputs
+    held_out = {path.name for path in datamanager.eval_dataset.image_filenames}
+    held_out -= {path.name for path in scene.image_filenames}
+    for teacher in teachers:
+        check_frame(teacher, scene.dataparser_transform, scene.dataparser_scale)
+        found = measured[teacher.path] if teacher.path in measured else mean_psnr(teacher, datamanager, device)
+        if not found >= least_psnr:  # not: NaN never fits
+            if math.isnan(found) or teacher.scene != scene_fingerprint(scene):
+                raise ValueError(
+                    f"The teacher {teacher.path} does not fit this data: its renders agree with the photos to "
+                    f"{found:.1f} dB only. Give a teacher of this scene, or lower "
+                    f"--pipeline.model.min-teacher-psnr ({least_psnr:g})."
+                )
+            CONSOLE.print(
+                f"[yellow]The teacher {teacher.path} was trained on this data, but its renders agree with the photos "
+                f"to {found:.1f} dB only: more --teacher-iterations may help."
+            )
+        seen = held_out & teacher.photos
+        if seen:
+            CONSOLE.print(
+                f"[yellow]The teacher {teacher.path} was trained on {len(seen)} of the {len(held_out)} held-out "
+                "photos: the student's evaluation will be better than it should be."
+            )

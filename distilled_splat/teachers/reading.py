@@ -1,0 +1,198 @@
+"""Read a trained splat from a run folder, its config.yml, a checkpoint or an export: data only, nothing is ever run."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from distilled_splat.runs.checkpoints import latest_checkpoint, load_tensors
+from distilled_splat.runs.files import read_text
+from distilled_splat.runs.record import read_record
+from distilled_splat.runs.words import words_of
+from distilled_splat.splat.compressed import read_spz
+from distilled_splat.splat.gaussians import Gaussians
+from distilled_splat.splat.ply import read_ply
+
+CHECKPOINT_FOLDER = "nerfstudio_models"
+EXPORTS = {".ply": read_ply, ".spz": read_spz}
+PARAMETER_SHAPES = {"means": (3,), "quats": (4,), "scales": (3,), "opacities": (1,), "features_dc": (3,)}
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A frozen splat and what its run tells about it.
+
+    Attributes:
+        path: the checkpoint or the exported file it was read from.
+        gaussians: its Gaussians, in the frame of the run that trained it.
+        antialiased: whether it was trained with the antialiased rasterizer, and is to be rendered so.
+        frame: the run's dataparser transform [3, 4] and scale, or None where the run tells nothing.
+        record: our record of the run, empty for other trainers.
+    """
+
+    path: Path
+    gaussians: Gaussians
+    antialiased: bool
+    frame: Optional[tuple[Tensor, float]]
+    record: dict[str, Any]
+
+    @property
+    def variant(self) -> str:
+        """The kind of teacher: standard, perturbed or dropout; standard where the run does not say."""
+        found = self.record.get("variant")
+        return found if found in ("perturbed", "dropout") else "standard"
+
+    @property
+    def photos(self) -> frozenset[str]:
+        """Names of the photos that it was trained on, empty where the run does not say."""
+        found = self.record.get("photos")
+        return frozenset(name for name in found if isinstance(name, str)) if isinstance(found, list) else frozenset()
+
+    @property
+    def scene(self) -> Optional[str]:
+        """Fingerprint of the data that it was trained on, None where the run does not say."""
+        found = self.record.get("scene")
+        return found if isinstance(found, str) else None
+
+    @property
+    def seconds(self) -> Optional[float]:
+        """Time that its training took, None where the run does not say."""
+        found = self.record.get("seconds")
+        return float(found) if isinstance(found, (int, float)) else None
+
+    @property
+    def is_export(self) -> bool:
+        """Whether it comes from an exported file, of which nobody knows the frame."""
+        return self.path.suffix.lower() in EXPORTS
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the checkpoint that a run folder, a config.yml or a .ckpt path stands for.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if not path.exists():
+        raise ValueError(
+            f"The teacher {path} does not exist: give a run folder, its config.yml, or a .ckpt, .ply or .spz file."
+        )
+    if path.suffix == ".ckpt" and path.is_file():
+        return path
+    if not path.is_dir() and path.name != "config.yml":
+        raise ValueError(
+            f"The teacher {path} is neither a run folder, nor a config.yml, nor a .ckpt, .ply or .spz file."
+        )
+    run = path if path.is_dir() else path.parent
+    checkpoint = latest_checkpoint(run / CHECKPOINT_FOLDER) or latest_checkpoint(run)
+    if checkpoint is None:
+        raise ValueError(f"The teacher {run} holds no checkpoint (no {CHECKPOINT_FOLDER}/step-*.ckpt): train it first.")
+    return checkpoint
+
+
+def read_teacher(path: Path) -> Teacher:
+    """Read a teacher: a run folder, its config.yml or a .ckpt of nerfstudio's splatfacto or of this package, or an
+    exported .ply or .spz of any trainer.
+
+    Raises:
+        ValueError: if there is no such file, or if it holds no valid Gaussians.
+    """
+    try:
+        path = path.expanduser()
+        teacher = read_export(path) if path.suffix.lower() in EXPORTS and path.is_file() else read_run(path)
+    except (OSError, RuntimeError, MemoryError) as error:
+        raise ValueError(f"The teacher {path} cannot be read ({words_of(error)}).") from error
+    check_values(teacher)
+    return teacher
+
+
+def read_export(path: Path) -> Teacher:
+    """Read an exported file."""
+    return Teacher(path, EXPORTS[path.suffix.lower()](path), antialiased=False, frame=None, record={})
+
+
+def read_run(path: Path) -> Teacher:
+    """Read the latest checkpoint of a run and what the files beside it tell."""
+    checkpoint = find_checkpoint(path)
+    run = checkpoint.parent.parent if checkpoint.parent.name == CHECKPOINT_FOLDER else checkpoint.parent
+    return Teacher(
+        path=checkpoint,
+        gaussians=Gaussians.from_splatfacto(splat_parameters(load_tensors(checkpoint), checkpoint)),
+        antialiased=read_rasterize_mode(run) == "antialiased",
+        frame=read_frame(run),
+        record=read_record(run),
+    )
+
+
+def check_values(teacher: Teacher) -> None:
+    """Refuse a splat of no Gaussians, or with a number that is NaN or infinite.
+
+    Raises:
+        ValueError: naming the file and what is wrong.
+    """
+    if len(teacher.gaussians) == 0:
+        raise ValueError(f"{teacher.path} holds a splat of zero Gaussians: there is nothing to learn from it.")
+    for field in fields(teacher.gaussians):
+        if not bool(torch.isfinite(getattr(teacher.gaussians, field.name)).all()):
+            raise ValueError(
+                f"{teacher.path}: {field.name} holds NaN or infinite values: the training of this teacher diverged."
+            )
+
+
+def splat_parameters(checkpoint: dict[str, Any], path: Path) -> dict[str, Tensor]:
+    """Pick splatfacto's six tensors out of a nerfstudio checkpoint and check their shapes.
+
+    Raises:
+        ValueError: if a tensor is missing, of a wrong shape, or larger than the file.
+    """
+    state = checkpoint.get("pipeline") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} is not a nerfstudio checkpoint: it has no entry 'pipeline'.")
+    found: dict[str, Tensor] = {}
+    for key, value in state.items():
+        name = str(key).removeprefix("module.").removeprefix("_model.").removeprefix("gauss_params.")
+        if (name in PARAMETER_SHAPES or name == "features_rest") and isinstance(value, Tensor):
+            found[name] = value.detach()
+    missing = [name for name in (*PARAMETER_SHAPES, "features_rest") if name not in found]
+    if missing:
+        raise ValueError(f"{path} holds no splat: {', '.join(missing)} missing. Was it trained with splatfacto?")
+    count = found["means"].shape[0] if found["means"].dim() else 0
+    for name, shape in PARAMETER_SHAPES.items():
+        if tuple(found[name].shape) != (count, *shape):
+            raise ValueError(f"{path}: {name} has shape {tuple(found[name].shape)}, expected {(count, *shape)}.")
+    rest = found["features_rest"].shape
+    if len(rest) != 3 or rest[0] != count or rest[2] != 3 or rest[1] not in (0, 3, 8, 15, 24):
+        raise ValueError(f"{path}: features_rest has shape {tuple(rest)}, expected ({count}, 0|3|8|15|24, 3).")
+    size = path.stat().st_size
+    for name, value in found.items():
+        plain = value.layout is torch.strided and value.device.type == "cpu" and value.is_floating_point()
+        # a view may repeat one stored number a billion times
+        if not plain or value.numel() * value.element_size() > size:
+            raise ValueError(f"{path}: {name} is not a plain tensor of numbers that the file holds.")
+    return {
+        name: value.to(torch.float32, copy=True, memory_format=torch.contiguous_format) for name, value in found.items()
+    }
+
+
+def read_frame(run: Path) -> Optional[tuple[Tensor, float]]:
+    """Return the dataparser transform [3, 4] and scale that a run was trained in, or None if it has not noted them."""
+    try:
+        content = json.loads(read_text(run / "dataparser_transforms.json"))
+        transform = torch.tensor(content["transform"], dtype=torch.float32)
+        return transform.reshape(3, 4), float(content["scale"])
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError):
+        return None
+
+
+def read_rasterize_mode(run: Path) -> str:
+    """Return the rasterize mode that a run's config.yml names, as text; the file is never interpreted."""
+    try:
+        found = re.search(r"^\s*rasterize_mode:\s*(\w+)\s*$", read_text(run / "config.yml"), re.M)
+    except (OSError, ValueError):
+        return "classic"
+    return found.group(1) if found else "classic"

@@ -1,0 +1,93 @@
+"""How much memory a training needs, and whether it is there, before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import psutil
+import torch
+from nerfstudio.utils.rich_utils import CONSOLE
+
+COPIES_IN_TRAINING = 4
+"""Of each parameter of a Gaussian: itself, its gradient, and Adam's two moments."""
+LABEL_BYTES_PER_PIXEL = 8
+"""A pseudo label keeps colour and the light that passes in 16 bits each."""
+DEPTH_BYTES_PER_PIXEL = 4
+"""Where depths are taught, too, it keeps depth and belief in 16 bits each."""
+
+
+def kept_as_floats(values: int, config: Any) -> bool:
+    """Tell whether a PortableDatamanagerConfig keeps photos of so many values in all as floats, on the device."""
+    return 4 * values <= config.float_cache_megabytes * 1e6
+
+
+def cached_on_device(config: Any, device: torch.device | str) -> bool:
+    """Tell whether a PortableDatamanagerConfig keeps the photos in the memory of the model's device."""
+    return torch.device(device).type == "cpu" or config.cache_images == "gpu"
+
+
+def photo_bytes(dataset: Any, config: Any, device: torch.device | str) -> int:
+    """Return what a dataset's photos take in the cache of a PortableDatamanagerConfig, three values a pixel."""
+    values = 3 * pixels(dataset)
+    as_floats = cached_on_device(config, device) and kept_as_floats(values, config)
+    return values * (4 if as_floats or config.cache_images_type == "float32" else 1)
+
+
+def pixels(dataset: Any) -> int:
+    """Return the number of pixels of all photos of a dataset."""
+    return int((dataset.cameras.width.long() * dataset.cameras.height.long()).sum())
+
+
+def gaussian_bytes(count: int, sh_degree: int, copies: int = 1) -> int:
+    """Return what Gaussians take: 59 floats each with degree 3 of harmonics, 14 without any."""
+    return copies * count * 4 * (11 + 3 * (sh_degree + 1) ** 2)
+
+
+def available_bytes(device: torch.device | str) -> int:
+    """Return the memory that is free on a device; on the CPU, what the system could hand out without swapping."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def check_memory(needs: Mapping[str, int], available: int, on_gpu: bool = False) -> int:
+    """Print what a training needs at least, and refuse it if that is not there.
+
+    Args:
+        needs: bytes by what they are needed for: photos, Gaussians, teachers.
+        available: bytes there are.
+        on_gpu: whether it is a GPU's memory, or the computer's.
+
+    Returns:
+        The bytes that are left.
+
+    Raises:
+        ValueError: with the estimate, and the options that help most.
+    """
+    total = sum(needs.values())
+    parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in needs.items())
+    kind = "GPU memory" if on_gpu else "memory"
+    estimate = f"at least {total / 1e9:.2f} GB of {kind} ({parts}), and {available / 1e9:.2f} GB are free"
+    if total > available:
+        largest_first = sorted(filter(needs.get, needs), key=lambda name: -needs[name])
+        remedies = "; ".join(remedy for name in largest_first for remedy in remedies_for(name, on_gpu))
+        raise ValueError(f"This run needs {estimate}. What helps, most first: {remedies}.")
+    CONSOLE.print(f"This run needs {estimate}.")
+    return available - total
+
+
+def remedies_for(need: str, on_gpu: bool) -> list[str]:
+    """Return what makes a need smaller, with the options that do it.
+
+    Args:
+        need: photos, Gaussians or teachers.
+        on_gpu: whether it is the GPU's memory that is short.
+    """
+    if need == "photos":
+        smaller = "smaller photos (--pipeline.datamanager.camera-res-scale-factor 0.5)"
+        elsewhere = "photos in the computer's memory (--pipeline.datamanager.cache-images cpu)"
+        return [elsewhere, smaller] if on_gpu else [smaller]
+    if need == "Gaussians":
+        return ["fewer Gaussians (--pipeline.model.max-gaussians)"]
+    return ["smaller or fewer teachers (--pipeline.model.teachers)"]

@@ -1,0 +1,173 @@
+"""Look at the photos before hours are spent on them: what is wrong with the data is told in one sentence, by file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Optional
+
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from PIL import Image
+
+from distilled_splat.runs.words import type_and_words
+
+DATA_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What nerfstudio's dataparsers let escape when a capture is not as they expect."""
+MODES = ("L", "RGB", "RGBA")
+"""Pixel formats that nerfstudio reads as they are meant; of a palette it would take the numbers for colours."""
+MASK_MODES = ("1", "L", "I", "I;16")
+"""The same of masks, whose pixels count where they are not zero."""
+EXIF_ORIENTATION = 0x0112
+EXIF_ON_ITS_SIDE = (5, 6, 7, 8)
+"""Orientations in which a viewer shows a photo's height as its width."""
+
+
+def dataparser_words(scene: Path) -> list[str]:
+    """Return the part of `ns-train`'s command line that says how a scene is parsed, with views held out.
+
+    Args:
+        scene: folder in blender's format (known by its transforms_train.json), or in nerfstudio's, of which every 8th
+            view is held out.
+    """
+    if (scene / "transforms_train.json").exists():
+        return ["blender-data"]
+    return ["nerfstudio-data", "--eval-mode", "interval", "--eval-interval", "8"]
+
+
+@contextmanager
+def reading_data(folder: Optional[Path]) -> Iterator[None]:
+    """Tell in one sentence that a capture cannot be read.
+
+    Raises:
+        SystemExit: instead of whatever nerfstudio raises.
+    """
+    try:
+        yield
+    except DATA_ERRORS as error:
+        words = type_and_words(error)
+        if os.sep == "/" and "\\" in words:
+            words += "; its transforms.json was written on Windows: put / in the place of every \\ in its paths"
+        raise SystemExit(f"The data in {folder} cannot be read ({words}).") from error
+
+
+def check_photos(scene: DataparserOutputs) -> None:
+    """See that every photo and mask is there, can be opened, and has the size that its camera says.
+
+    Only the files' headers are read, a fraction of a millisecond each.
+
+    Raises:
+        ValueError: naming the file, what is wrong with it and what to do.
+    """
+    sizes = zip(scene.cameras.width.flatten().tolist(), scene.cameras.height.flatten().tolist())
+    masks: Sequence[Optional[Path]] = scene.mask_filenames or [None] * len(scene.image_filenames)
+    for photo, mask, size in zip(scene.image_filenames, masks, sizes):
+        found, mode = header_of(photo)
+        if found != size:
+            raise ValueError(
+                f"{photo} has {found[0]} x {found[1]} pixels, and its camera says {size[0]} x {size[1]}: "
+                f"{way_to_fit(photo, found, size)}"
+            )
+        if mode not in MODES:
+            raise ValueError(f"{photo} is stored as {mode}, not as RGB, RGBA or grey: convert it to RGB")
+        if mask is None:
+            continue
+        mask_size, mask_mode = header_of(mask)
+        if mask_size != found:
+            raise ValueError(f"the mask {mask} has another size than its photo {photo}: scale it")
+        if mask_mode not in MASK_MODES:
+            raise ValueError(
+                f"the mask {mask} is stored as {mask_mode}, not as grey: convert it to grey (one channel), black where "
+                "the photo does not count"
+            )
+
+
+def header_of(path: Path) -> tuple[tuple[int, int], str]:
+    """Return width and height in pixels, and the pixel format.
+
+    Raises:
+        ValueError: if the file is missing or no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.size, image.mode
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: restore it, or leave its frame out") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be opened as a picture ({' '.join(str(error).split())})") from error
+
+
+def way_to_fit(photo: Path, found: tuple[int, int], wanted: tuple[int, int]) -> str:
+    """Say how a photo can get the size that its camera says, both as width and height in pixels."""
+    if found != wanted[::-1]:
+        return "scale one of them"
+    with Image.open(photo) as image:
+        orientation = image.getexif().get(EXIF_ORIENTATION)
+    if orientation in EXIF_ON_ITS_SIDE:
+        return (
+            f"it is stored on its side with an EXIF orientation ({orientation}), which nerfstudio does not read. Turn "
+            "the pixels of all such photos (ImageMagick: mogrify -auto-orient)"
+        )
+    return "turn the photo, or exchange w with h, fl_x with fl_y and cx with cy in its camera"
+
+
+def held_out_scene(dataparser: Any, split: str) -> DataparserOutputs:
+    """Parse the photos that are held out.
+
+    nerfstudio evaluates on `val` in training and on `test` later, and wants a list of both where a capture names the
+    photos of its splits. Where only one is named it serves for both.
+
+    Args:
+        dataparser: nerfstudio's, set up.
+        split: val or test.
+
+    Raises:
+        ValueError: if a capture names the photos of its splits, but neither of these.
+    """
+    other = {"val": "test", "test": "val"}[split]
+    for name in (split, other):
+        try:
+            return dataparser.get_dataparser_outputs(split=name)
+        except RuntimeError as error:
+            if f"filenames for split {name} is missing" not in str(error):
+                raise
+    raise ValueError(
+        "transforms.json names the photos to train on, and none that are held out: add test_filenames, a list of "
+        "photos, or an empty one"
+    )
+
+
+def first_broken(scene: DataparserOutputs) -> Optional[Path]:
+    """Return the first photo or mask whose pixels cannot be read, or None."""
+    for path in (*scene.image_filenames, *(scene.mask_filenames or ())):
+        try:
+            with Image.open(path) as image:
+                image.load()
+        except (OSError, SyntaxError, ValueError):
+            return path
+    return None
+
+
+def check_masks(photos: Sequence[dict[str, Any]], scene: DataparserOutputs) -> None:
+    """Refuse a mask that leaves nothing of its photo.
+
+    Raises:
+        ValueError: naming both.
+    """
+    for index, photo in enumerate(photos):
+        if "mask" in photo and not bool(photo["mask"].any()):
+            name = scene.mask_filenames[index] if scene.mask_filenames else "its mask"
+            raise ValueError(
+                f"{name} leaves nothing of {scene.image_filenames[index]}: mend the mask, or leave both out"
+            )

@@ -1,0 +1,344 @@
+"""nerfstudio's trainer, made to stop anywhere without loss and to resume there."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Optional
+
+import torch
+import yaml
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+from nerfstudio.engine.optimizers import Optimizers
+from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.utils import writer
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
+
+from distilled_splat.ops.render import rasterizer_for
+from distilled_splat.runs.checkpoints import checkpoint_step, latest_checkpoint, save_tensors
+from distilled_splat.runs.faults import not_finite, writing_to
+from distilled_splat.runs.files import write_beside, write_json
+from distilled_splat.runs.fingerprints import scene_fingerprint
+from distilled_splat.runs.lock import leaving_nothing_if_refused, lock_run
+from distilled_splat.runs.processes import EXIT_INTERRUPTED, interrupts_call, is_orphan
+from distilled_splat.runs.record import read_record, update_record
+from distilled_splat.training.run_folder import begin_record, take_folder
+from distilled_splat.training.schedule import multiply_rates, scaled_to_run
+
+PROGRESS_NAME = "progress.json"
+STEPS_PER_CHECK = 10
+"""Steps between two looks at the losses on a GPU, where each look waits for the GPU; on the CPU it costs nothing."""
+WEIGHT_OF_A_PSNR = 0.1
+"""Share of one photo in the moving average of the PSNR."""
+
+
+@dataclass
+class ResumableTrainerConfig(TrainerConfig):
+    """A training run that the same command, given again, resumes."""
+
+    _target: type = field(default_factory=lambda: ResumableTrainer)
+    steps_per_save: int = 0
+    """Number of steps between two checkpoints; 0 saves by time, see seconds-per-save."""
+    seconds_per_save: float = 120
+    """Seconds between two checkpoints where steps-per-save is 0."""
+
+    def check(self) -> None:
+        """Refuse what cannot be trained here, before any time is spent.
+
+        Raises:
+            SystemExit: with one sentence on the first fault found.
+        """
+        kind = self.machine.device_type
+        if self.machine.num_devices != 1 or self.machine.num_machines != 1:
+            raise SystemExit(
+                f"{self.method_name} trains on one device: set --machine.num-devices and --machine.num-machines to 1."
+            )
+        if self.mixed_precision or self.use_grad_scaler:
+            raise SystemExit(
+                f"{self.method_name} trains in full precision, as gsplat's kernels do: leave out --mixed-precision and "
+                "--use-grad-scaler."
+            )
+        if kind not in ("cuda", "cpu"):
+            raise SystemExit(f"--machine.device-type {kind} is not supported: use cuda or cpu.")
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise SystemExit(
+                "torch finds no CUDA device here: leave out --machine.device-type to train on the CPU, or see what "
+                "nvidia-smi and `distilled-splat doctor` say."
+            )
+
+    def set_timestamp(self) -> None:
+        """Name the run, and keep other processes out of its folder before anything is written there.
+
+        A run that was interrupted under the same settings keeps its name and its checkpoint.
+
+        Raises:
+            SystemExit: if what is asked for cannot be trained here, if another process trains in the folder, or if it
+                holds a finished run, or an interrupted one of other settings.
+        """
+        self.check()
+        take_folder(self, super().set_timestamp)
+
+    def save_config(self) -> None:
+        """Save config.yml, and before it the record by which an interrupted run is known again.
+
+        Raises:
+            SystemExit: if the output folder cannot be written to.
+        """
+        with writing_to(self.get_base_dir()):
+            begin_record(self)  # before config.yml: a run that is killed between the two is known again
+            self.write_config()
+
+    def write_config(self) -> None:
+        """Write config.yml into the run's folder."""
+        write_config(self)
+
+
+def write_config(config: TrainerConfig) -> None:
+    """Write a run's config.yml, whole or not at all."""
+    path, content = config.get_base_dir() / "config.yml", yaml.dump(config)
+    CONSOLE.log(f"Saving config to: {path}")
+    write_beside(path, lambda temporary: temporary.write_text(content, encoding="utf8"))
+
+
+class ResumableTrainer(Trainer):
+    """A trainer whose run ends at `max_num_iterations` in all, however often it was interrupted.
+
+    Ctrl-C and SIGTERM end the step in hand, save, and leave; a checkpoint is whole or absent.
+    """
+
+    config: ResumableTrainerConfig
+
+    def __init__(self, config: ResumableTrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
+        config.check()
+        super().__init__(scaled_to_run(config), local_rank, world_size)
+        self.stopped_by: Optional[str] = None
+        self.interrupts = interrupts_call(self.stop)
+        self.last_done = -1
+        self.losses: dict[str, Tensor] = {}
+        self.last_report = self.first_step_at = -math.inf
+        self.last_save = math.inf
+        self.psnr: Optional[Tensor] = None
+
+    def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
+        """Set up as nerfstudio does, note what a student must know of a teacher, and report progress at every step.
+
+        Raises:
+            SystemExit: if the user interrupts it, the rasterizer cannot be had, or the run folder cannot be written to.
+        """
+        try:
+            with writing_to(self.base_dir), leaving_nothing_if_refused(self.base_dir):
+                self.get_rasterizer()
+                super().setup(test_mode)
+                self.note_what_a_student_must_know()
+        except KeyboardInterrupt:
+            CONSOLE.print("Stopped before the first step. The same command resumes from what is there.")
+            raise SystemExit(EXIT_INTERRUPTED) from None
+        self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.after_step))
+        self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.after_train))
+
+    def get_rasterizer(self) -> None:
+        """Import or compile the device's rasterizer, which takes minutes the first time on a machine with CUDA.
+
+        Raises:
+            SystemExit: if it cannot be had, with one sentence that says what to do.
+        """
+        try:
+            rasterizer_for(torch.device(self.device))
+        except ValueError as error:
+            raise SystemExit(str(error)) from None
+
+    def setup_optimizers(self) -> Optimizers:
+        """Build the optimizers, with the learning rates that the model wants on a capture of this size."""
+        model, datamanager = self.pipeline.model, self.pipeline.datamanager
+        optimizers = copy.deepcopy(self.config.optimizers)
+        multiply_rates(optimizers, model.rates_on(datamanager.train_dataset.cameras))  # type: ignore[operator, union-attr]
+        return Optimizers(optimizers, self.pipeline.get_param_groups())
+
+    def note_what_a_student_must_know(self) -> None:
+        """Note the kind of teacher and the photos that it sees, and where the run lies if it should be moved."""
+        datamanager: Any = self.pipeline.datamanager
+        scene = datamanager.train_dataparser_outputs
+        photos = [path.name for path in scene.image_filenames]
+        variant = getattr(self.config.pipeline.model, "variant", "standard")
+        folder = f"{self.base_dir.absolute()}"
+        update_record(self.base_dir, variant=variant, photos=photos, scene=scene_fingerprint(scene), folder=folder)
+
+    def train(self) -> None:
+        """Train up to `max_num_iterations` steps in all.
+
+        Raises:
+            SystemExit: if another process trains in this folder, when interrupted (after saving), if the training
+                diverges, or if the folder cannot be written to.
+        """
+        if is_orphan():
+            raise SystemExit(EXIT_INTERRUPTED)
+        lock = lock_run(self.base_dir)
+        found = latest_checkpoint(self.checkpoint_dir)
+        if found is not None and checkpoint_step(found) >= self._start_step:
+            lock.release(force=True)
+            raise SystemExit(
+                f"Another process has trained in {self.base_dir} since this one began, or with other settings: give "
+                "the same command again to resume it, or another --timestamp."
+            )
+        for left_by_a_kill in self.base_dir.glob(".*.part"):
+            left_by_a_kill.unlink()
+        total = self.config.max_num_iterations
+        self.started_at = self.last_save = time.monotonic()
+        self.step = self._start_step - 1
+        # nerfstudio trains that many steps more after loading a checkpoint
+        self.config.max_num_iterations = max(total - self._start_step, 0)
+        threads = torch.get_num_threads()
+        if not self.device.startswith("cuda"):
+            # OpenMP threads that wait for torch's next small operation would take the cores from our kernels' threads
+            torch.set_num_threads(1)
+        try:
+            with self.interrupts, writing_to(self.base_dir):
+                try:
+                    super().train()
+                finally:
+                    self.flush_logs()
+        finally:
+            torch.set_num_threads(threads)
+            self.config.max_num_iterations = total
+            lock.release(force=True)
+
+    def stop(self, reason: str) -> None:
+        """Ask for the end of training after the step in hand."""
+        self.stopped_by = reason
+        self.stop_training = True
+
+    def _after_train(self) -> None:
+        if self.stopped_by is None:
+            # nerfstudio's log wants to know a step, and there was none if all had been made before the last stop
+            writer.GLOBAL_BUFFER.setdefault("step", self.step)
+            return super()._after_train()
+        if self.last_done >= 0:  # else not one step has run since the last checkpoint
+            self.save_checkpoint(self.last_done)
+        done = max(self.last_done + 1, self._start_step)
+        self.note_in_record(finished=done >= self._start_step + self.config.max_num_iterations)
+        CONSOLE.print(f"Stopped by {self.stopped_by}; saved after {done} steps. The same command resumes there.")
+        raise SystemExit(EXIT_INTERRUPTED)
+
+    def eval_iteration(self, step: int) -> None:
+        """Evaluate as nerfstudio does, if there are photos to evaluate on."""
+        if len(self.pipeline.datamanager.eval_dataset) > 0:  # type: ignore[arg-type]
+            super().eval_iteration(step)
+
+    def train_iteration(self, step: int) -> Any:
+        """Train one step, look whether its losses are numbers, and keep a moving average of the PSNR.
+
+        Raises:
+            SystemExit: if one is not.
+        """
+        loss, losses, metrics = super().train_iteration(step)
+        self.losses = {name: value.detach() for name, value in losses.items()}
+        if self.device == "cpu" or step % STEPS_PER_CHECK == 0:
+            self.refuse_divergence(step, self.losses, {})
+        if "psnr" in metrics:  # of one photo, it would jump about
+            psnr = metrics["psnr"].detach()
+            self.psnr = psnr if self.psnr is None else torch.lerp(self.psnr, psnr, WEIGHT_OF_A_PSNR)
+        return loss.detach(), self.losses, metrics  # nerfstudio writes them down as numbers
+
+    def refuse_divergence(self, step: int, losses: dict[str, Tensor], parameters: dict[str, Tensor]) -> None:
+        """End the training, unsaved, if a loss or a parameter is NaN or infinite.
+
+        Raises:
+            SystemExit: naming the step, the number and the last good checkpoint.
+        """
+        fault = not_finite(losses, parameters)
+        if fault is None:
+            return
+        checkpoint = latest_checkpoint(self.checkpoint_dir)
+        left = "There is no checkpoint yet"
+        if checkpoint is not None:
+            left = f"The same command resumes from the last good checkpoint, {checkpoint}; if it happens again"
+        raise SystemExit(
+            f"The training diverged in step {step}: {fault}. {left}: lower the learning rates "
+            "(--optimizers.scales.optimizer.lr and the others)."
+        )
+
+    def save_checkpoint(self, step: int) -> None:
+        """Save the model and the optimizers, whole or not at all, and only then remove older checkpoints.
+
+        Raises:
+            SystemExit: if a number in it is NaN or infinite.
+        """
+        model: Any = self.pipeline.model
+        self.refuse_divergence(step, self.losses, dict(model.gauss_params.items()))
+        path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
+        content = {
+            "step": step,
+            "pipeline": self.pipeline.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.optimizers.items()},
+            "schedulers": {name: scheduler.state_dict() for name, scheduler in self.optimizers.schedulers.items()},
+            "scalers": self.grad_scaler.state_dict(),
+        }
+        self.last_save = time.monotonic()
+        # nerfstudio takes every name in the checkpoint folder for a checkpoint, a temporary one too
+        write_beside(path, lambda temporary: save_tensors(content, temporary), scratch=self.base_dir)
+        if self.config.save_only_latest_checkpoint:
+            for older in self.checkpoint_dir.glob("step-*.ckpt"):
+                if older != path:
+                    older.unlink()
+
+    def after_step(self, step: int) -> None:
+        """Stop when the command that started this one is gone, save when it is time, and report progress."""
+        self.last_done = step
+        if self.stopped_by is not None:
+            self.stop_training = True  # nerfstudio takes back a stop from before its loop
+        if is_orphan():
+            self.stop("the end of the command that started this training")
+        now = time.monotonic()
+        if not self.config.steps_per_save and now - self.last_save > self.config.seconds_per_save:
+            self.save_checkpoint(step)
+        if now - self.last_report < 1 and step + 1 < self._start_step + self.config.max_num_iterations:
+            return
+        self.last_report = now
+        done = step + 1 - self._start_step
+        remaining = self.config.max_num_iterations - done
+        if done == 1:  # it reads the kernels, which says nothing of the others
+            self.first_step_at = now
+        pace = (now - self.first_step_at) / (done - 1) if done > 1 else None
+        write_json(
+            self.base_dir / PROGRESS_NAME,
+            {
+                "step": step + 1,
+                "steps": self._start_step + self.config.max_num_iterations,
+                "seconds_left": None if pace is None else round(pace * remaining, 1),
+                "gaussians": self.pipeline.model.num_points,  # type: ignore[union-attr]
+                "psnr": None if self.psnr is None else round(float(self.psnr), 2),
+            },
+        )
+
+    def after_train(self, step: int) -> None:
+        """Note in the run's record that it is finished, if it is, and let Ctrl-C end the viewer that stays open."""
+        self.flush_logs()  # before the viewer, which stays open
+        self.interrupts.restore()
+        self.note_in_record(finished=step + 1 >= self._start_step + self.config.max_num_iterations)
+
+    def flush_logs(self) -> None:
+        """Write what tensorboard's writers still hold: their threads end with the process, whatever is in them."""
+        for logger in writer.EVENT_WRITERS:
+            if isinstance(logger, writer.TensorboardWriter):
+                logger.tb_writer.flush()
+
+    def note_in_record(self, finished: bool) -> None:
+        """Keep the run's state and the seconds it has trained in all."""
+        update_record(self.base_dir, finished=finished, seconds=self.seconds_trained())
+
+    def seconds_trained(self) -> float:
+        """Return the seconds that the run has trained in all, however often it was interrupted."""
+        return round(read_record(self.base_dir).get("seconds", 0) + time.monotonic() - self.started_at, 1)
+
+
+def read_progress(run: Path) -> dict[str, Any]:
+    """Return a run's last report of progress, empty if there is none."""
+    try:
+        return json.loads((run / PROGRESS_NAME).read_text(encoding="utf8"))
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,270 @@
+"""The proof with controls: students with and without teachers, at the same size, steps and views."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Optional
+
+from rich.console import Console
+
+from distilled_splat.evaluation.results import GEOMETRY, carried_over, with_result
+from distilled_splat.jobs.command import start
+from distilled_splat.jobs.graph import Job
+from distilled_splat.runs.checkpoints import latest_checkpoint
+from distilled_splat.runs.files import write_json
+from distilled_splat.runs.fingerprints import digest
+from distilled_splat.runs.record import read_record
+from distilled_splat.workflows.controls_report import DEFAULT, write_report
+
+TEACHER, STUDENT, PAPER = "splatfacto-teacher", "distilled-splatfacto", "distilled-splatfacto-paper"
+NO_TEACHERS = ("--pipeline.model.lambda-kd", "0", "--pipeline.model.virtual-fraction", "0")
+LABELLED_PHOTOS = ("--pipeline.model.lambda-kd", "1")
+NO_STRUCTURE = ("--pipeline.model.lambda-structure", "0")
+STRUCTURE = ("--pipeline.model.lambda-structure", "1")
+NO_VIRTUAL = ("--pipeline.model.virtual-fraction", "0")
+VIRTUAL = ("--pipeline.model.virtual-fraction", "0.5")
+FROM_POINTS = (
+    "--pipeline.model.start-from", "points", "--pipeline.model.stop-split-at", "12000",
+    "--pipeline.model.prune-start", "12000", "--pipeline.model.prune-stop", "21000",
+)  # fmt: skip
+"""A student that never sees a teacher: it grows until two fifths of its run and is pruned until two thirds."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of student: its row in the table, its teachers (names of runs), its options, its method."""
+
+    row: str
+    teachers: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    method: str = STUDENT
+
+
+THREE_KINDS = ("standard", "perturbed", "dropout")
+KINDS = (
+    Kind("no teachers, from the points", ("standard",), (*NO_TEACHERS, *NO_STRUCTURE, *FROM_POINTS)),
+    Kind("no labels, from the standard teacher", ("standard",), (*NO_TEACHERS, *NO_STRUCTURE)),
+    Kind("one standard teacher", ("standard",), (*LABELLED_PHOTOS, *NO_STRUCTURE, *NO_VIRTUAL)),
+    Kind(
+        "three standard teachers",
+        ("standard", "standard 2", "standard 3"),
+        (*LABELLED_PHOTOS, *NO_STRUCTURE, *NO_VIRTUAL),
+    ),
+    Kind("three kinds", THREE_KINDS, (*LABELLED_PHOTOS, *NO_STRUCTURE, *NO_VIRTUAL)),
+    Kind("three kinds + structure", THREE_KINDS, (*LABELLED_PHOTOS, *STRUCTURE, *NO_VIRTUAL)),
+    Kind("three kinds + virtual views", THREE_KINDS, (*LABELLED_PHOTOS, *NO_STRUCTURE, *VIRTUAL)),
+    Kind("three kinds + structure + virtual views", THREE_KINDS, (*LABELLED_PHOTOS, *STRUCTURE, *VIRTUAL)),
+    Kind(DEFAULT, THREE_KINDS),
+    Kind("the paper's schedule", THREE_KINDS, method=PAPER),
+)
+CAPPED = "splatfacto capped at N, steps of teacher and student"
+
+
+@dataclass
+class QualityBench:
+    """Train teachers, students and controls on scenes, and write results.json, a table, a plot and pictures.
+
+    Every 8th view is held out. What is finished is not trained again, so the command can be stopped and given again,
+    and what other commands have measured in the same folder stays in the results.
+    """
+
+    data: tuple[Path, ...]
+    """Scenes: nerfstudio's format, or blender's (known by its transforms_train.json)."""
+    output: Path = Path("quality")
+    """Folder for the runs and the results."""
+    iterations: int = 3000
+    """Steps of every teacher and every student."""
+    fractions: tuple[float, ...] = (0.05, 0.12, 0.25)
+    """Sizes of the students, as fractions of the standard teacher's Gaussians."""
+    seeds: int = 3
+    """Students of each kind."""
+    rows: tuple[str, ...] = ()
+    """Kinds of students to train, by the names in the table; all if none are given."""
+
+    def run(self) -> None:
+        """Train what is missing, measure, and write the results."""
+
+        known = [kind.row for kind in KINDS] + [CAPPED]
+        for row in self.rows:
+            if row not in known:
+                raise ValueError(f"There is no row {row!r}: choose from {', '.join(map(repr, known))}.")
+        path, setting = self.output / "results.json", self.setting()
+        results: list[dict[str, Any]] = []
+        if path.exists():
+            setting, results = carried_over(path, setting)
+        for scene in self.data:
+            for result in self.scene_results(scene):
+                results = with_result(results, result)
+                write_json(path, {"setting": setting, "results": results})
+            self.picture(scene)
+        write_report(self.output, results)
+
+    def picture(self, scene: Path) -> None:
+        """Write photo, standard teacher, our default student at the middle size and its error beside the results."""
+        from distilled_splat.evaluation.compare import compare
+        from distilled_splat.evaluation.pictures import PICTURED_VIEWS, student_picture
+
+        path = self.output / f"{scene.name}.png"
+        fraction = sorted(self.fractions)[len(self.fractions) // 2]
+        teacher = self.output / "runs" / scene.name / TEACHER / "standard"
+        name = f"{slug(DEFAULT)}-{round(fraction * gaussian_count(teacher))}-0"
+        student = self.output / "runs" / scene.name / STUDENT / name
+        if self.wanted(DEFAULT) and not path.exists():
+            student_picture(compare(student / "config.yml", [teacher], PICTURED_VIEWS), path)
+
+    def setting(self) -> dict[str, Any]:
+        """Return what all results depend on beside the code: data, steps, versions, machine."""
+        from distilled_splat.ops.processor import processor_name
+
+        packages = ("distilled-splat", "nerfstudio", "gsplat", "torch", "numba")
+        return {
+            "data": {scene.name: folder_digest(scene) for scene in self.data},
+            "iterations": self.iterations,
+            "versions": {name: metadata.version(name) for name in packages},
+            "python": platform.python_version(),
+            "processor": processor_name(),
+        }
+
+    def wanted(self, row: str) -> bool:
+        """Say whether a row is to be trained."""
+        return not self.rows or row in self.rows
+
+    def scene_results(self, scene: Path) -> Iterator[dict[str, Any]]:
+        """Train and measure one scene's teachers and students, one after the other."""
+        kinds = [kind for kind in KINDS if self.wanted(kind.row)]
+        names = [*THREE_KINDS]
+        if any("standard 2" in kind.teachers for kind in kinds):
+            names += ["standard 2", "standard 3"]
+        teachers = {name: self.train_teacher(scene, name, place) for place, name in enumerate(names)}
+        yield from measured(scene, teachers)
+        three = [teachers[name] for name in THREE_KINDS]
+        count = gaussian_count(teachers["standard"])
+        for fraction in self.fractions:
+            size = round(fraction * count)
+            for kind in kinds:
+                for seed in range(self.seeds):
+                    run = self.train(
+                        scene,
+                        kind.method,
+                        f"{slug(kind.row)}-{size}-{seed}",
+                        seed,
+                        "--pipeline.model.num-gaussians", str(size),
+                        *kind.options,
+                        "--pipeline.model.teachers", *(str(teachers[name]) for name in kind.teachers),
+                    )  # fmt: skip
+                    yield student_result(scene, kind.row, fraction, seed, run, three)
+            if self.wanted(CAPPED):
+                for seed in range(self.seeds):
+                    # where a scene has no points of its own, the random ones must leave room to grow
+                    capped = (
+                        "--pipeline.model.max-gaussians", str(size),
+                        "--pipeline.model.num-random", str(max(size // 2, 1)),
+                        "--max-num-iterations", str(2 * self.iterations),
+                    )  # fmt: skip
+                    run = self.train(scene, TEACHER, f"capped-{size}-{seed}", seed, *capped)
+                    yield student_result(scene, CAPPED, fraction, seed, run, three)
+
+    def train_teacher(self, scene: Path, name: str, seed: int) -> Path:
+        """Train one teacher; its kind is the first word of its name."""
+        return self.train(scene, TEACHER, slug(name), seed, "--pipeline.model.variant", name.split()[0])
+
+    def train(self, scene: Path, method: str, name: str, seed: int, *options: str) -> Path:
+        """Run `ns-train` unless that run is finished, and return its folder.
+
+        Raises:
+            SystemExit: if the training fails.
+        """
+        from distilled_splat.training.photos import dataparser_words
+        from distilled_splat.workflows.training_jobs import LOG_NAME, is_finished
+
+        run = self.output / "runs" / scene.name / method / name
+        command = (
+            "-m", "nerfstudio.scripts.train", method,
+            "--data", str(scene), "--output-dir", str(self.output / "runs"), "--timestamp", name,
+            "--max-num-iterations", str(self.iterations), "--machine.seed", str(42 + seed),
+            "--pipeline.datamanager.train-cameras-sampling-seed", str(42 + seed),
+            "--vis", "tensorboard", "--steps-per-eval-image", "1000000", "--steps-per-eval-all-images", "1000000",
+            *options, *dataparser_words(scene),
+        )  # fmt: skip
+        job = Job(name, command, run / LOG_NAME, partial(is_finished, run))
+        if not job.done():
+            Console().print(f"{scene.name}: {name}")
+            code = start(job, {}).wait()
+            if not job.done():
+                raise SystemExit(f"The training of {name} on {scene} ended with code {code}; see {job.log}.")
+        return run
+
+
+def slug(name: str) -> str:
+    """Turn a row's name into one for a folder."""
+    return "-".join("".join(letter if letter.isalnum() else " " for letter in name.lower()).split())
+
+
+def gaussian_count(run: Path) -> int:
+    """Return the number of Gaussians of a finished run."""
+    from distilled_splat.teachers.reading import read_teacher
+
+    return len(read_teacher(run).gaussians)
+
+
+def measured(scene: Path, teachers: dict[str, Path]) -> Iterator[dict[str, Any]]:
+    """Measure the teachers and the mean render of the three kinds on the held-out views."""
+    from distilled_splat.evaluation.compare import compare
+
+    for name, run in teachers.items():
+        yield result_of(scene, f"{name} teacher", None, 0, run, compare(run / "config.yml", []).rows[-1])
+    three = [teachers[name] for name in THREE_KINDS]
+    rows = {row.name: row for row in compare(three[0] / "config.yml", three).rows}
+    yield result_of(scene, "mean of the three kinds", None, 0, None, rows["mean of teachers"])
+
+
+def student_result(
+    scene: Path, row: str, fraction: float, seed: int, run: Path, teachers: Sequence[Path]
+) -> dict[str, Any]:
+    """Measure one student; by these teachers its geometry, where the scene has no depth maps."""
+    from distilled_splat.evaluation.compare import compare
+
+    return result_of(scene, row, fraction, seed, run, compare(run / "config.yml", teachers).rows[-1])
+
+
+def result_of(
+    scene: Path, name: str, fraction: Optional[float], seed: int, run: Optional[Path], row: Any
+) -> dict[str, Any]:
+    """Return one measurement as JSON content."""
+    record = {} if run is None else read_record(run)
+    checkpoint = None if run is None else latest_checkpoint(run / "nerfstudio_models")
+    return {
+        "scene": scene.name,
+        "row": name,
+        "fraction": fraction,
+        "seed": seed,
+        "gaussians": row.gaussians,
+        "megabytes": row.megabytes,
+        "psnr": row.psnr,
+        "ssim": row.ssim,
+        "seconds": row.seconds,
+        **{name: getattr(row, name) for name in GEOMETRY},
+        "fingerprint": record.get("fingerprint"),
+        "checkpoint": None if checkpoint is None else file_digest(checkpoint),
+    }
+
+
+def folder_digest(folder: Path) -> str:
+    """Hash the names and the contents of all files in a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest([[str(path.relative_to(folder)), file_digest(path)] for path in files])
+
+
+def file_digest(path: Path) -> str:
+    """Hash a file to 16 hexadecimal digits (the first of its SHA-256)."""
+    hasher = hashlib.sha256()
+    with path.open("rb") as file:
+        for piece in iter(lambda: file.read(1 << 20), b""):
+            hasher.update(piece)
+    return hasher.hexdigest()[:16]

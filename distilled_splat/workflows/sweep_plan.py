@@ -1,0 +1,117 @@
+"""What a sweep has to do, as a graph of jobs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nerfstudio.engine.trainer import TrainerConfig
+
+from distilled_splat.jobs.graph import Job
+from distilled_splat.runs.fingerprints import digest, outcome_fingerprint, scene_fingerprint
+from distilled_splat.teachers.kinds import VARIANTS
+from distilled_splat.workflows.distill import DistilledTrainerConfig
+from distilled_splat.workflows.teacher_configs import parsed_scene, teacher_config
+from distilled_splat.workflows.training_jobs import training_job
+
+
+@dataclass(frozen=True)
+class Student:
+    """One student of a sweep and where its comparison with its teachers is to be."""
+
+    scene: str
+    fraction: float
+    run: Path
+
+    @property
+    def comparison(self) -> Path:
+        """The file with the rows of the comparison."""
+        return self.run / "comparison.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A graph of jobs, the configs of those that train by the names of their jobs, and what comes of them."""
+
+    jobs: list[Job]
+    configs: dict[str, TrainerConfig]
+    students: list[Student]
+
+
+def scene_plan(student: DistilledTrainerConfig, fractions: Sequence[float]) -> Plan:
+    """Plan one scene: three teachers, and for each fraction a student that needs them and its comparison with them.
+
+    The teachers are those of `ns-train distilled-splatfacto` with the same options: what one has trained, the other
+    takes. A student's run is named after its fraction and a hash of all that decides its outcome.
+
+    Args:
+        student: config of a student of this scene, with an experiment name, which names the scene.
+        fractions: sizes of the students, as fractions of the standard teacher's Gaussians.
+
+    Raises:
+        SystemExit: if the data cannot be read, or an option or a fraction makes no sense.
+    """
+    name, scene = student.experiment_name, scene_fingerprint(parsed_scene(student))
+    assert name is not None
+    plan = Plan([], {}, [])
+
+    def add(title: str, config: TrainerConfig, needs: Sequence[str] = ()) -> Job:
+        job = training_job(title, config, needs)
+        plan.jobs.append(job)
+        plan.configs[title] = config
+        return job
+
+    teachers = [teacher_config(student, variant, scene) for variant in VARIANTS]
+    needs = [add(f"{name}, {variant} teacher", config).name for variant, config in zip(VARIANTS, teachers, strict=True)]
+    for fraction in fractions:
+        config = student_config(student, fraction, teachers, scene)
+        run = config.get_base_dir()
+        plan.students.append(Student(name, fraction, run))
+        trained = add(f"{name}, student {fraction:g}", config, needs)
+        plan.jobs.append(comparison_job(f"{name}, comparison {fraction:g}", plan.students[-1], trained.name))
+    return plan
+
+
+def student_config(
+    student: DistilledTrainerConfig, fraction: float, teachers: Sequence[TrainerConfig], scene: str
+) -> DistilledTrainerConfig:
+    """Return the config of a student of one size with the teachers of these configs.
+
+    Raises:
+        SystemExit: if its settings cannot work.
+    """
+    config = copy.deepcopy(student)
+    model: Any = config.pipeline.model
+    model.keep_fraction, model.num_gaussians = fraction, None
+    model.teachers = ()  # in the name by their own names, wherever they lie
+    model.check()
+    learned_from = digest([scene, [teacher.timestamp for teacher in teachers]])
+    config.timestamp = f"{fraction:g}-{outcome_fingerprint(config, learned_from)}"
+    model.teachers = tuple(teacher.get_base_dir() for teacher in teachers)
+    return config
+
+
+def comparison_job(name: str, student: Student, trained: str) -> Job:
+    """Return the job that compares a student with its teachers on the held-out photos.
+
+    Args:
+        name: what to call it.
+        student: the student.
+        trained: name of the job that trains the student.
+    """
+    config = str(student.run / "config.yml")
+    command = ("-m", "distilled_splat", "compare", "--load-config", config, "--json", str(student.comparison))
+    return Job(name, command, student.run / "comparison.log", student.comparison.exists, (trained,))
+
+
+def joined(plans: Sequence[Plan]) -> Plan:
+    """Put the plans of several scenes into one, in which the earlier scenes come first."""
+    whole = Plan([], {}, [])
+    for plan in plans:
+        whole.jobs.extend(plan.jobs)
+        whole.configs.update(plan.configs)
+        whole.students.extend(plan.students)
+    return whole

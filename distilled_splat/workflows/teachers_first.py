@@ -1,0 +1,114 @@
+"""The teachers of a student: found where they have been trained, trained where they are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from distilled_splat.jobs.command import last_words
+from distilled_splat.jobs.graph import Job, Schedule, State
+from distilled_splat.jobs.local import Slot, machine_slots, run_local
+from distilled_splat.ops.processor import num_threads
+from distilled_splat.runs.checkpoints import latest_checkpoint
+from distilled_splat.runs.processes import EXIT_INTERRUPTED
+from distilled_splat.runs.record import runs_of_an_older_version
+from distilled_splat.training.trainer import ResumableTrainerConfig
+from distilled_splat.workflows.progress import Progress
+from distilled_splat.workflows.teacher_configs import teacher_configs
+from distilled_splat.workflows.training_jobs import prepare, training_job
+
+
+def ensure_teachers(student: Any, job: Job) -> tuple[tuple[Path, ...], Progress]:
+    """Return a student's teachers: those that its config names, or else three that are trained first if need be.
+
+    Args:
+        student: the student's config (`distill.DistilledTrainerConfig`), step numbers not yet scaled to the run.
+        job: the student's training, which is shown with those of the teachers.
+
+    Returns:
+        Absolute paths of the teachers, and the display of the whole command, which the student's training continues.
+
+    Raises:
+        SystemExit: if the data cannot be read, or a training fails, is interrupted or runs in another process.
+    """
+    given: tuple[Path, ...] = student.pipeline.model.teachers
+    configs = [] if given else teacher_configs(student)
+    jobs = teacher_jobs(configs)
+    try:
+        slots = machine_slots(student.machine.device_type, num_threads(), student.teacher_slots)
+    except ValueError as error:
+        raise SystemExit(f"--teacher-slots: {error}") from None
+    progress = Progress([*jobs, replace(job, needs=tuple(each.name for each in jobs))], len(slots))
+    if configs:
+        train_teachers(configs, jobs, slots, progress)
+    folders = given or [config.get_base_dir() for config in configs]
+    return tuple(path.expanduser().absolute() for path in folders), progress
+
+
+def teacher_jobs(configs: Sequence[ResumableTrainerConfig]) -> list[Job]:
+    """Return the jobs that train teachers."""
+    kinds: list[Any] = [config.pipeline.model for config in configs]
+    return [
+        training_job(f"Teacher {place} of {len(configs)}, {kind.variant}", config)
+        for place, (kind, config) in enumerate(zip(kinds, configs), start=1)
+    ]
+
+
+def train_teachers(
+    configs: Sequence[ResumableTrainerConfig], jobs: Sequence[Job], slots: Sequence[Slot], progress: Progress
+) -> None:
+    """Train the teachers that are missing, as many at a time as there are slots.
+
+    Args:
+        configs: the teachers.
+        jobs: their jobs.
+        slots: where they may train.
+        progress: shows how far they are.
+
+    Raises:
+        SystemExit: if a training fails, is interrupted (after it has saved), or runs already in another process.
+    """
+    for config, job in zip(configs, jobs):
+        if not job.done():
+            prepare(config)
+    done = [job.name for job in jobs if job.done()]  # an orphan may have had nothing left to do
+    for config, job in zip(configs, jobs):
+        if job.name in done:
+            CONSOLE.print(f"Teacher {config.timestamp} is there already: {config.get_base_dir()}")
+    if len(done) < len(jobs):
+        tell_of_older_teachers(configs[0].get_base_dir().parent)
+    schedule = Schedule(jobs, done, keep_going=False)
+    with progress:
+        reason = run_local(schedule, slots, progress)
+    unfinished = "this teacher" if len(slots) == 1 else "these teachers"
+    if reason:
+        CONSOLE.print(f"Stopped by {reason}; the same command resumes {unfinished} where it was saved.")
+        raise SystemExit(EXIT_INTERRUPTED)
+    for number, (config, job) in enumerate(zip(configs, jobs), start=1):
+        if schedule.states[job.name] is State.FAILED:
+            raise SystemExit(
+                f"Teacher {number} of {len(jobs)} ({config.timestamp}) ended with code {progress.codes[job.name]}: "
+                f"{last_words(job, 1)} Its log is {job.log}. {what_to_do_after(config)}"
+            )
+
+
+def tell_of_older_teachers(folder: Path) -> None:
+    """Say how the teachers that an older version has finished in a folder can be taken instead of new ones."""
+    runs = runs_of_an_older_version(folder, finished=True)
+    if runs:
+        CONSOLE.print(
+            "Teachers of an older distilled-splat are here, whose options this version cannot compare with today's: "
+            f"new ones are trained. To take those: --pipeline.model.teachers {' '.join(str(run) for run in runs)}",
+            soft_wrap=True, markup=False,
+        )  # fmt: skip
+
+
+def what_to_do_after(failed: ResumableTrainerConfig) -> str:
+    """Say how a teacher whose training has failed can be had all the same."""
+    if latest_checkpoint(failed.get_checkpoint_dir()) is None:
+        return "Mend that and give the same command again."
+    return "The same command resumes from its last checkpoint."
