@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+NO_BROWSER = "no browser: install chromium and chromium-driver"
 PATIENCE = 120
 """Seconds after which a page that ought to have changed is taken for stuck."""
 
@@ -25,7 +26,7 @@ def chromium(width: int = 1200, height: int = 1000) -> Iterator[Any]:
 
     driver, browser = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("google-chrome")
     if driver is None or browser is None:
-        pytest.skip("no browser: install chromium and chromium-driver")
+        pytest.skip(NO_BROWSER)
     options = selenium.ChromeOptions()
     options.binary_location = browser
     for argument in (

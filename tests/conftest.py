@@ -8,8 +8,37 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from browser import NO_BROWSER
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what CI asks for: see CONTRIBUTING.md."""
+    parser.addoption("--fail-on-skip", action="store_true", help="a test that is skipped fails")
+    parser.addoption("--without-browser", action="store_true", help="but for those that need a browser")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Look whether the test is skipped."""
+    return without_silence((yield), item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Any:
+    """Look whether a whole file is skipped."""
+    return without_silence((yield), collector)
+
+
+def without_silence(report: Any, node: Any) -> Any:
+    """Turn a skip into a failure where `--fail-on-skip` is given, so that nothing is left out in silence."""
+    if report.skipped and node.config.getoption("--fail-on-skip") and not hasattr(report, "wasxfail"):
+        reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+        if not (NO_BROWSER in reason and node.config.getoption("--without-browser")):
+            report.outcome, report.longrepr = "failed", f"{node.nodeid} is skipped: {reason}"
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +54,7 @@ def teachers(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     """The run folders of a standard, a perturbed and a dropout teacher, twelve steps each."""
     from tiny import tiny_teacher
 
-    from distilled_splat.teachers import VARIANTS
+    from distilled_splat.teachers.kinds import VARIANTS
 
     output = tmp_path_factory.mktemp("teachers")
     runs = []

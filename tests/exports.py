@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distilled_splat.gaussians import Gaussians
+from distilled_splat.splat.gaussians import Gaussians
 
 TYPES = {"f4": "float", "f8": "double", "u1": "uchar", "i4": "int", "u4": "uint"}
 

@@ -24,7 +24,7 @@ def script_job(folder: Path, name: str, code: str = "", needs: tuple[str, ...] =
 
 
 def waits_for(count: int) -> str:
-    """Return code of a job that goes on only when so many such jobs run at the same time."""
+    """Return code of a job that ends only when so many such jobs run at the same time."""
     return (
         "(here / (name + '.here')).touch()\n"
         f"end = time.monotonic() + {PATIENCE}\n"

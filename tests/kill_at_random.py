@@ -24,10 +24,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distilled_splat.checkpoints import load_tensors
 from distilled_splat.demo.scene import make_scene
-from distilled_splat.readers import read_teacher
-from distilled_splat.runs import read_record
+from distilled_splat.runs.checkpoints import load_tensors
+from distilled_splat.runs.record import read_record
+from distilled_splat.teachers.reading import read_teacher
 
 KEEP = 0.3
 KINDS = ("command", "teacher", "both")

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distilled_splat.gaussians import Gaussians
-from distilled_splat.render import View
+from distilled_splat.ops.views import View
+from distilled_splat.splat.gaussians import Gaussians
 
 
 @dataclass(frozen=True)

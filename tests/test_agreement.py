@@ -10,22 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from exports import write_ply
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
+from refusals import refusal
 from tiny import prepared, tiny_config, tiny_parser, tiny_student, tiny_teacher
 
-from distilled_splat.agreement import check_frame, psnr
-from distilled_splat.config import distilled_splatfacto
 from distilled_splat.demo.scene import make_scene
-from distilled_splat.readers import read_teacher
-from distilled_splat.runs import read_record, update_record
-
-
-def refusal(config: Any) -> str:
-    """Return the one sentence with which a config is refused."""
-    with pytest.raises(SystemExit) as refused:
-        prepared(config)
-    assert isinstance(refused.value.code, str) and "\n" not in refused.value.code
-    return refused.value.code
+from distilled_splat.methods import distilled_splatfacto
+from distilled_splat.ops.losses import psnr
+from distilled_splat.runs.record import read_record, update_record
+from distilled_splat.teachers import fit as agreement
+from distilled_splat.teachers.fit import check_frame
+from distilled_splat.teachers.reading import Teacher, read_teacher
 
 
 def test_psnr_of_a_known_error() -> None:
@@ -74,9 +70,57 @@ def test_a_teacher_of_another_scene_is_refused_by_its_pictures(
     content["pipeline"]["_model.gauss_params.features_dc"].fill_(5.0)  # white
     torch.save(content, path)
     limit = 12.0
-    sentence = refusal(tiny_student(scene, tmp_path, (path,), least_teacher_psnr=limit))
-    assert str(path) in sentence and "does not fit this data" in sentence and "least-teacher-psnr (12)" in sentence
-    prepared(tiny_student(scene, tmp_path, teachers, least_teacher_psnr=limit))
+    config = tiny_student(scene, tmp_path, (path,), min_teacher_psnr=limit)
+    sentence = refusal(config)
+    assert not config.get_base_dir().exists(), "a folder of a run that never was"
+    assert str(path) in sentence and "does not fit this data" in sentence and "min-teacher-psnr (12)" in sentence
+    prepared(tiny_student(scene, tmp_path, teachers, min_teacher_psnr=limit))
+
+
+def test_a_teacher_of_this_very_data_is_warned_of_only(
+    scene: Path, tmp_path: Path, teachers: tuple[Path, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After twelve steps none agrees with the photos to 40 dB."""
+    prepared(tiny_student(scene, tmp_path / "own", teachers, min_teacher_psnr=40.0))
+    assert "was trained on this data, but its renders agree with the photos to" in words(capsys)
+    other = Path(shutil.copytree(teachers[0], tmp_path / "other"))
+    update_record(other, scene="of another")
+    assert "does not fit this data" in refusal(tiny_student(scene, tmp_path, (other,), min_teacher_psnr=40.0))
+
+
+def words(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("fault", ["missing", "diverged", "cut off"])
+def test_a_teacher_that_cannot_be_read_is_refused_before_a_folder_is_made(
+    scene: Path, tmp_path: Path, teachers: tuple[Path, ...], fault: str
+) -> None:
+    bad = tmp_path / "bad.ply"
+    gaussians = read_teacher(teachers[0]).gaussians
+    if fault == "diverged":
+        write_ply(bad, replace(gaussians, means=gaussians.means * float("nan")))
+    elif fault == "cut off":
+        bad.write_bytes(write_ply(bad, gaussians).read_bytes()[:-10])
+    config = tiny_student(scene, tmp_path / "output", (teachers[1], bad))
+    with pytest.raises(SystemExit, match=r"bad\.ply"):
+        config.set_timestamp()
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_teacher_is_rendered_once_in_each_frame_that_it_may_be_in(
+    scene: Path, tmp_path: Path, teachers: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_ply(tmp_path / "teacher.ply", read_teacher(teachers[0]).gaussians)
+    measure, measured = agreement.mean_psnr, []
+
+    def counted(teacher: Teacher, *arguments: Any) -> float:
+        measured.append(teacher.path)
+        return measure(teacher, *arguments)
+
+    monkeypatch.setattr(agreement, "mean_psnr", counted)
+    prepared(tiny_student(scene, tmp_path, (path, teachers[1])))
+    assert sorted(measured) == sorted([path, path, read_teacher(teachers[1]).path])
 
 
 def test_a_teacher_that_saw_the_held_out_photos_is_told_of(
@@ -103,18 +147,19 @@ def test_a_missing_teacher_is_refused_by_its_path(scene: Path, tmp_path: Path) -
         ({"keep_fraction": 1.5}, "keep-fraction 1.5"),
         ({"keep_fraction": float("nan")}, "keep-fraction nan"),
         ({"num_gaussians": 0}, "num-gaussians 0"),
-        ({"cuts": 0}, "cuts 0 must be at least 1"),
-        ({"first_cut": 20000}, "first-cut"),
-        ({"last_cut": 30000}, "must lie inside the run"),
+        ({"prune_times": 0}, "prune-times 0 must be at least 1"),
+        ({"prune_start": 20000}, "prune-start"),
+        ({"prune_stop": 30000}, "must lie inside the run"),
         ({"start_from": "points"}, "would grow again"),
         ({"use_bilateral_grid": True}, "use-bilateral-grid"),
         ({"camera_optimizer": CameraOptimizerConfig(mode="SO3xR3")}, "camera-optimizer"),
         ({"virtual_fraction": 1.0}, "--pipeline.model.virtual-fraction 1.0"),
         ({"virtual_spread": -0.1}, "--pipeline.model.virtual-spread -0.1"),
         ({"virtual_spread": float("nan")}, "--pipeline.model.virtual-spread nan"),
-        ({"trust_margin": -1.0}, "--pipeline.model.trust-margin -1.0"),
-        ({"overfit_margin": -0.1}, "--pipeline.model.overfit-margin -0.1"),
-        ({"structure_resolution": 1}, "structure-resolution"),
+        ({"min_teacher_advantage": -1.0}, "--pipeline.model.min-teacher-advantage -1.0"),
+        ({"full_overfit_gap": -0.1}, "--pipeline.model.full-overfit-gap -0.1"),
+        ({"structure_resolutions": (16, 1)}, "structure-resolutions"),
+        ({"lambda_depth": -1.0}, "lambda-depth -1.0 must not be negative"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_before_a_teacher_is_trained(

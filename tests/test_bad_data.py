@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from PIL import Image
-from test_agreement import refusal
+from refusals import refusal
 from tiny import prepared, tiny_config, tiny_student, tiny_teacher, trained
 
-from distilled_splat.config import distilled_splatfacto, splatfacto_teacher
-from distilled_splat.stages import parsed_scene
+from distilled_splat.evaluation.compare import compare
+from distilled_splat.evaluation.export import export
+from distilled_splat.evaluation.held_out import open_run
+from distilled_splat.evaluation.report import REPORT_NAME
+from distilled_splat.methods import distilled_splatfacto, splatfacto_teacher
+from distilled_splat.workflows.teacher_configs import parsed_scene
 
 
 @pytest.fixture
@@ -33,12 +41,34 @@ def photo(capture: Path) -> Path:
     return capture / "images" / "0002.png"
 
 
+def names(meta: dict[str, Any]) -> list[str]:
+    return [frame["file_path"] for frame in meta["frames"]]
+
+
+def backslashes(capture: Path, frames: int) -> None:
+    """Write the paths of the last frames as Windows does."""
+
+    def change(meta: dict[str, Any]) -> None:
+        for frame in meta["frames"][-frames:]:
+            frame["file_path"] = frame["file_path"].replace("/", "\\")
+
+    edit(capture, change)
+
+
 def redraw(capture: Path, size: tuple[int, int] = (64, 48), mode: str = "RGB") -> None:
     Image.new(mode, size).save(photo(capture))
 
 
-def mask(capture: Path, value: int = 0, size: tuple[int, int] = (64, 48), frames: int = 1) -> None:
-    Image.new("L", size, value).save(capture / "mask.png")
+def on_its_side(capture: Path, orientation: int) -> None:
+    """Store a photo as a camera that is held upright does, with a note on how it is to be turned."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (48, 64)).save(photo(capture), exif=exif)
+
+
+def mask(capture: Path, value: int = 0, size: tuple[int, int] = (64, 48), frames: int = 1, mode: str = "L") -> None:
+    """Give every frame a mask: that of one frame, mask.png, is of the kind that is asked for, the others are whole."""
+    Image.new("L", size, value).convert(mode).save(capture / "mask.png")
     Image.new("L", (64, 48), 255).save(capture / "whole.png")
 
     def change(meta: dict[str, Any]) -> None:
@@ -65,6 +95,34 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
         ("mask.png is missing",),
     ),
     "a mask has another size": (lambda capture: mask(capture, 255, (32, 24)), ("mask.png has another size",)),
+    "a mask has a palette": (lambda capture: mask(capture, 255, mode="P"), ("mask.png is stored as P", "to grey")),
+    "a mask has colours": (lambda capture: mask(capture, 255, mode="RGB"), ("mask.png is stored as RGB", "to grey")),
+    "a mask of a held-out photo is transparent": (
+        lambda capture: mask(capture, 255, mode="LA", frames=0),
+        ("mask.png is stored as LA", "to grey"),
+    ),
+    "a held-out photo is missing": (
+        lambda capture: (capture / "images" / "0005.png").unlink(),
+        ("0005.png",),
+    ),
+    "a photo lies on its side": (
+        lambda capture: on_its_side(capture, 6),
+        ("0002.png has 48 x 64 pixels", "EXIF orientation (6)", "mogrify -auto-orient"),
+    ),
+    "a photo lies on its side, and nothing says so": (
+        lambda capture: redraw(capture, (48, 64)),
+        ("0002.png has 48 x 64 pixels", "turn the photo"),
+    ),
+    "paths of Windows": (lambda capture: backslashes(capture, 12), ("written on Windows", "put / in the place")),
+    "a path of Windows": (lambda capture: backslashes(capture, 1), ("written on Windows", "put / in the place")),
+    "backslashes that JSON does not know": (
+        lambda capture: (capture / "transforms.json").write_text('{"frames": [{"file_path": "images\\x.png"}]}'),
+        ("written on Windows", "Invalid"),
+    ),
+    "no held-out photos named": (
+        lambda capture: edit(capture, lambda meta: meta.update(train_filenames=names(meta))),
+        ("none that are held out", "test_filenames"),
+    ),
     "no transforms": (lambda capture: (capture / "transforms.json").unlink(), ("cannot be read",)),
     "transforms are no JSON": (lambda capture: (capture / "transforms.json").write_text("{"), ("cannot be read",)),
     "no frames": (lambda capture: edit(capture, lambda meta: meta.pop("frames")), ("cannot be read", "frames")),
@@ -116,6 +174,43 @@ def test_a_mask_that_leaves_nothing_is_named(capture: Path, tmp_path: Path) -> N
     assert f"{capture / 'mask.png'} leaves nothing of {photo(capture)}" in sentence
 
 
+@pytest.mark.parametrize("how", ["a fraction of 1", "an empty list"])
+def test_a_run_that_holds_nothing_out_is_trained_reported_and_exported_but_not_measured(
+    capture: Path, tmp_path: Path, teachers: tuple[Path, ...], how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = NerfstudioDataParserConfig(load_3D_points=True, train_split_fraction=1.0)
+    if how == "an empty list":
+        edit(capture, lambda meta: meta.update(train_filenames=names(meta), val_filenames=[], test_filenames=[]))
+    config = tiny_student(capture, tmp_path / "out", teachers[:1], num_gaussians=37, parser=parser)
+    config.steps_per_eval_batch = config.steps_per_eval_image = config.steps_per_eval_all_images = 2
+    student = trained(config)
+    run: Path = student.base_dir
+    assert student.last_done == 3 and len(student.pipeline.datamanager.eval_dataset) == 0
+    page = (run / REPORT_NAME).read_text()
+    assert "No photos were held out" in page and "37 Gaussians" in page and "nan" not in page.lower()
+    with pytest.raises(
+        ValueError, match=re.escape(f"The run {run} holds no photos out, so there is nothing")
+    ) as refused:
+        compare(run / "config.yml")
+    assert "--train-split-fraction" in str(refused.value)
+    with pytest.raises(ValueError, match="--no-measure"):
+        export(run / "config.yml", tmp_path / "files", ("ply",), 3, "nerfstudio", measure=True)
+    (file,) = export(run / "config.yml", tmp_path / "files", ("ply",), 3, "nerfstudio", measure=False)
+    assert file.path.is_file()
+
+
+@pytest.mark.parametrize("named", ["val", "test"])
+def test_one_list_of_held_out_photos_serves_in_training_and_later(capture: Path, tmp_path: Path, named: str) -> None:
+    def change(meta: dict[str, Any]) -> None:
+        paths = names(meta)
+        meta.update({"train_filenames": paths[:9], f"{named}_filenames": paths[9:]})
+
+    edit(capture, change)
+    parsed_scene(tiny_config(distilled_splatfacto, capture, tmp_path))
+    run = tiny_teacher(capture, tmp_path).base_dir
+    assert [held.photo.shape for held in open_run(run / "config.yml").held_out()] == [(48, 64, 3)] * 3
+
+
 def test_without_points_a_splat_begins_at_random(capture: Path, tmp_path: Path) -> None:
     edit(capture, lambda meta: meta.pop("ply_file_path"))
     teacher = tiny_teacher(capture, tmp_path, num_random=300)
@@ -134,7 +229,10 @@ def test_distorted_photos_are_undistorted_for_teacher_and_student(capture: Path,
     edit(capture, lambda meta: meta.update(k1=0.05, k2=0.01, p1=0.001, p2=0.001))
     teacher = tiny_teacher(capture, tmp_path / "teacher")
     student = trained(tiny_student(capture, tmp_path / "student", (teacher.base_dir,), num_gaussians=20))
-    view, item = student.pipeline.model.views[0], student.pipeline.datamanager.cached_train[0]
+    view, item = (
+        student.pipeline.model.teaching.curriculum.photographed[0],
+        student.pipeline.datamanager.cached_train[0],
+    )
     assert (view.height, view.width) == tuple(item["image"].shape[:2])
     assert student.pipeline.model.num_points == 20
 
@@ -146,6 +244,19 @@ def test_cameras_that_are_no_pinholes_are_refused_by_name(
     edit(capture, lambda meta: meta.update(camera_model=model))
     assert model in refusal(tiny_config(splatfacto_teacher, capture, tmp_path))
     assert model in refusal(tiny_student(capture, tmp_path, teachers))
+
+
+@pytest.mark.parametrize("kind", [CameraType.EQUIRECTANGULAR, CameraType.FISHEYE])
+def test_a_camera_that_is_not_a_pinhole_is_refused_to_ns_render_with_what_to_give_instead(
+    scene: Path, tmp_path: Path, kind: CameraType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = prepared(tiny_config(splatfacto_teacher, scene, tmp_path)).pipeline.model.eval()
+    camera = Cameras(torch.eye(4)[None, :3], 20.0, 20.0, 32.0, 24.0, 64, 48, camera_type=kind)
+    with pytest.raises(SystemExit) as refused:
+        model.get_outputs_for_camera(camera)
+    assert refused.value.code == 1
+    told = capsys.readouterr().out
+    assert kind.name in told and "give ns-render perspective cameras" in told
 
 
 def test_paths_with_spaces_and_letters_of_any_script(capture: Path, tmp_path: Path) -> None:

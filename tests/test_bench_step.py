@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from distilled_splat.bench.captures import untouched_parser, write_capture
-from distilled_splat.bench.step_times import (
+from distilled_splat.benchmarks.captures import untouched_parser, write_capture
+from distilled_splat.benchmarks.step_times import (
     WITH_PHOTO,
     WITHOUT_PHOTO,
     StepTimes,
@@ -13,8 +13,8 @@ from distilled_splat.bench.step_times import (
     median_of,
     side_by_side,
 )
-from distilled_splat.bench.training import time_training
-from distilled_splat.bench.workload import random_scene
+from distilled_splat.benchmarks.training import time_training
+from distilled_splat.benchmarks.workload import random_scene
 
 STEPS = 12
 

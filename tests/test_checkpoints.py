@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from strange_files import Bomb
 
-from distilled_splat.checkpoints import latest_checkpoint, load_tensors, write_beside
+from distilled_splat.runs.checkpoints import latest_checkpoint, load_tensors
+from distilled_splat.runs.files import write_beside
 
 
 def test_a_failed_write_leaves_the_former_file_and_nothing_else(tmp_path: Path) -> None:
@@ -30,16 +32,6 @@ def test_numpy_learning_rates_load(tmp_path: Path) -> None:
     path = tmp_path / "step-000000001.ckpt"
     torch.save({"step": 1, "lr": np.float64(0.25), "means": torch.ones(2, 3)}, path)
     assert load_tensors(path)["lr"] == 0.25
-
-
-class Bomb:
-    """Writes a file when it is unpickled by somebody who runs what he reads."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple:
-        return (Path.touch, (self.path,))
 
 
 @pytest.mark.parametrize("wrap", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])

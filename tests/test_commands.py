@@ -25,14 +25,14 @@ from PIL import Image
 from plyfile import PlyData
 from tiny import scalars
 
-from distilled_splat.checkpoints import checkpoint_step, latest_checkpoint, load_tensors
-from distilled_splat.readers import read_teacher
-from distilled_splat.runs import read_record
-from distilled_splat.teachers import VARIANTS
+from distilled_splat.runs.checkpoints import checkpoint_step, latest_checkpoint, load_tensors
+from distilled_splat.runs.record import read_record
+from distilled_splat.teachers.kinds import VARIANTS
+from distilled_splat.teachers.reading import read_teacher
 
 pytestmark = pytest.mark.slow
 
-STEPS, TEACHER_STEPS, KEEP = 100, 150, 0.3
+STEPS, TEACHER_STEPS, KEEP = 100, 400, 0.3
 PATIENCE = 600
 """Seconds after which a command that ought to have come to something is taken for stuck."""
 
@@ -90,8 +90,9 @@ def train(log: Path, scene: Path, output: Path, *more: str | Path) -> Command:
         "--max-num-iterations", str(STEPS), "--teacher-iterations", str(TEACHER_STEPS),
         "--steps-per-save", "10", "--logging.steps-per-log", "1",
         "--pipeline.model.keep-fraction", str(KEEP), "--pipeline.model.min-refine-every", "10",
-        "--pipeline.model.max-gaussians", "700", "--pipeline.model.structure-weight", "1",
-        "--pipeline.model.lambda-kd", "1", "--pipeline.model.trust-margin", "0", "--pipeline.model.overfit-margin", "0",
+        "--pipeline.model.max-gaussians", "700", "--pipeline.model.lambda-structure", "1",
+        "--pipeline.model.lambda-kd", "1", "--pipeline.model.min-teacher-advantage", "0",
+        "--pipeline.model.full-overfit-gap", "0",
         *more,
         "nerfstudio-data", "--eval-mode", "interval", "--eval-interval", "4",
     )  # fmt: skip
@@ -207,7 +208,9 @@ def interrupt_again_and_again(scene: Path, trained: Trained, output: Path) -> In
     teacher_steps.append(step_of(teacher))
     student_steps.append(step_of(student()))
 
-    command = train(output / "log 4", scene, output)
+    run = student()
+    assert run is not None
+    command = Command(output / "log 4", "ns-train", "distilled-splatfacto", "--load-config", run / "config.yml")
     command.wait_until(lambda: step_of(student()) > student_steps[0])
     command.process.kill()
     words.append(command.wait(-signal.SIGKILL))
@@ -420,7 +423,7 @@ def test_a_refusal_is_one_sentence_and_an_exit_code(scene: Path, trained: Traine
 def test_ctrl_c_leaves_with_130_and_one_sentence(interruptions: Future[Interruptions]) -> None:
     story = interruptions.result()
     first, _, third = story.words[:3]
-    assert says(first, "Stopped by SIGINT; the same command goes on with this teacher") == 1
+    assert says(first, "Stopped by SIGINT; the same command resumes this teacher") == 1
     assert says(third, "Stopped by SIGINT; saved after") == 1
     assert "Traceback" not in first + third
 

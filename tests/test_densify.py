@@ -8,7 +8,7 @@ import pytest
 import torch
 from gsplat.strategy import DefaultStrategy
 
-from distilled_splat.densify import CappedStrategy
+from distilled_splat.ops.densify import CappedStrategy
 
 SHAPES: dict[str, tuple[int, ...]] = {"means": (3,), "scales": (3,), "quats": (4,), "opacities": (1,)}
 

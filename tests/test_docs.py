@@ -4,39 +4,21 @@ from __future__ import annotations
 
 import importlib
 import re
-import shlex
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tyro
+from pages import ROOT, blocks, commands
 from tiny import CPU, tiny_config, tiny_parser, tiny_student, trained
 
-from distilled_splat.pseudo_labels import TeacherEnsemble
-from distilled_splat.readers import read_teacher
-
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    """Return the fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf8"), re.MULTILINE | re.DOTALL)
-
-
-def commands() -> list[Any]:
-    """Return the lines of all shell blocks, with the page that each stands on."""
-    found = []
-    for page in PAGES:
-        for block in blocks(page, "bash"):
-            for line in block.replace("\\\n", " ").splitlines():
-                words = shlex.split(line, comments=True)
-                if words:
-                    found.append(pytest.param(words, id=f"{page.name}: {line[:60]}"))
-    return found
-
+from distilled_splat.student.model import DistilledModelConfig
+from distilled_splat.teachers.ensemble import TeacherEnsemble
+from distilled_splat.teachers.kinds import TeacherModelConfig
+from distilled_splat.teachers.reading import read_teacher
 
 PARSERS = {
     "ns-train": "nerfstudio.configs.method_configs:AnnotatedBaseConfigUnion",
@@ -100,3 +82,14 @@ def test_a_teacher_of_another_kind_trains_and_teaches(
     assert len(TeacherEnsemble([teacher], CPU).members) == 1
     student = trained(tiny_student(scene, tmp_path / "student", (teachers[0], trainer.base_dir), num_gaussians=300))
     assert len(read_teacher(student.base_dir).gaussians) == 300
+
+
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs"])
+def test_every_option_that_a_page_names_is_there(page: str) -> None:
+    files = sorted((ROOT / page).glob("*.md")) if page == "docs" else [ROOT / page]
+    known = {field.name.replace("_", "-") for field in fields(DistilledModelConfig)} | {
+        field.name.replace("_", "-") for field in fields(TeacherModelConfig)
+    }
+    for file in files:
+        named = set(re.findall(r"--pipeline\.model\.([a-z0-9-]+)", file.read_text(encoding="utf8")))
+        assert named <= known, file.name

@@ -13,11 +13,12 @@ import torch
 from plyfile import PlyData
 
 from distilled_splat import cli
-from distilled_splat.export import export, export_within
-from distilled_splat.held_out import open_run
-from distilled_splat.readers import read_teacher
-from distilled_splat.render import View, render, world_to_camera
-from distilled_splat.splat_files import FORMATS
+from distilled_splat.evaluation.export import export, export_within
+from distilled_splat.evaluation.held_out import open_run
+from distilled_splat.ops.render import render
+from distilled_splat.ops.views import View, world_to_camera
+from distilled_splat.splat.formats import FORMATS
+from distilled_splat.teachers.reading import read_teacher
 
 OURS = ("ply",)
 COMPRESSED = ("compressed-ply", "splat", "spz", "sog")
@@ -136,7 +137,7 @@ def test_refusals_are_one_sentence(teachers: tuple[Path, ...], tmp_path: Path, m
     shutil.copy(checkpoint, lone)
     cases = [
         ((tmp_path / "config.yml",), "does not exist"),
-        ((lone,), "is no run: give the config.yml"),
+        ((lone,), "is not the config.yml of a run: give the one"),
         ((lone, "--frame", "capture", "--no-measure"), "the capture's frame is not known"),
         ((config, "--target-mb", "0"), "--target-mb takes a positive number"),
         ((config, "--target-mb", "1", "--no-measure"), "cannot choose with --no-measure"),

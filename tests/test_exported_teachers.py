@@ -15,10 +15,10 @@ from exports import columns_of, ply_bytes, same, write_ply
 from nerfstudio.scripts.exporter import ExportGaussianSplat
 from tiny import tiny_student, tiny_teacher, trained
 
-from distilled_splat.frames import moved
-from distilled_splat.gaussians import Gaussians
-from distilled_splat.held_out import open_run
-from distilled_splat.readers import read_frame, read_teacher
+from distilled_splat.evaluation.held_out import open_run
+from distilled_splat.splat.frames import moved
+from distilled_splat.splat.gaussians import Gaussians
+from distilled_splat.teachers.reading import read_frame, read_teacher
 
 STEPS = 250
 """Enough to tell a splat that stands in the right place from one that does not."""
@@ -83,7 +83,7 @@ def test_one_student_of_a_run_and_of_exports_in_both_frames(
     assert f"{exports.nerfstudio}istakentobeinthenerfstudioframe" in output
     assert f"{exports.capture}istakentobeinthecaptureframe" in output
     assert trainer.pipeline.model.num_points == 37
-    run, nerfstudio, capture = trainer.pipeline.model.distillation[0].ensemble.members
+    run, nerfstudio, capture = trainer.pipeline.model.teaching.labels.ensemble.members
     kept = run.logit_opacities >= -5.5373
     assert same(nerfstudio, run[kept]) and same(capture, dataclasses.replace(nerfstudio, quats=capture.quats), 1e-4)
     figures = [float(value) for value in re.findall(r"([\d.]+)dBinthe", output)]
@@ -94,7 +94,7 @@ def test_a_frame_that_was_found_out_is_known_after_the_training(exports: Exports
     trainer = trained(student(exports, tmp_path / "one", exports.capture))
     gallery: Any = open_run(trainer.base_dir / "config.yml").model.gallery
     (member,) = gallery.find(torch.device("cpu")).members
-    assert gallery.missing == () and same(member, trainer.pipeline.model.distillation[0].ensemble.members[0])
+    assert gallery.missing == () and same(member, trainer.pipeline.model.teaching.labels.ensemble.members[0])
 
     trainer = trained(student(exports, tmp_path / "mixed", exports.capture, exports.nerfstudio))
     gallery = open_run(trainer.base_dir / "config.yml").model.gallery
@@ -108,16 +108,16 @@ def test_any_number_of_teachers_of_any_size(exports: Exports, tmp_path: Path, co
     sizes = [len(gaussians) // (place + 1) for place in range(count)]
     paths = [write_ply(tmp_path / f"{size}.ply", gaussians[torch.arange(size)]) for size in sizes]
     trainer = trained(student(exports, tmp_path, *paths, teacher_frame="nerfstudio"))
-    assert [len(member) for member in trainer.pipeline.model.distillation[0].ensemble.members] == sizes
+    assert [len(member) for member in trainer.pipeline.model.teaching.labels.ensemble.members] == sizes
     assert trainer.pipeline.model.num_points == 37
 
 
 def test_a_frame_that_is_named_is_taken_and_measured(exports: Exports, tmp_path: Path) -> None:
     model = trained(student(exports, tmp_path / "named", exports.capture, teacher_frame="capture")).pipeline.model
     expected = read_teacher(exports.nerfstudio).gaussians
-    assert torch.allclose(model.distillation[0].ensemble.members[0].means, expected.means, atol=1e-4)
+    assert torch.allclose(model.teaching.labels.ensemble.members[0].means, expected.means, atol=1e-4)
     with pytest.raises(SystemExit, match=r"capture\.ply does not fit this data: its renders agree .* dB only"):
-        trained(student(exports, tmp_path, exports.capture, teacher_frame="nerfstudio", least_teacher_psnr=LEAST))
+        trained(student(exports, tmp_path, exports.capture, teacher_frame="nerfstudio", min_teacher_psnr=LEAST))
 
 
 def test_a_splat_that_fits_in_neither_frame_is_refused_with_both_figures(exports: Exports, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_splat_that_fits_in_neither_frame_is_refused_with_both_figures(exports
     white = dataclasses.replace(gaussians, sh_dc=gaussians.sh_dc + 5)
     path = write_ply(tmp_path / "white.ply", white)
     with pytest.raises(SystemExit) as refused:
-        trained(student(exports, tmp_path, exports.run, path, least_teacher_psnr=LEAST))
+        trained(student(exports, tmp_path, exports.run, path, min_teacher_psnr=LEAST))
     sentence = str(refused.value.code)
     assert re.search(r"to [\d.-]+ dB in the nerfstudio frame and [\d.-]+ dB in the capture frame only", sentence)
     assert str(path) in sentence and "--pipeline.model.teacher-frame" in sentence and "\n" not in sentence
@@ -138,6 +138,6 @@ def test_colours_that_overflow_to_nan_fit_nowhere(exports: Exports, tmp_path: Pa
     path = tmp_path / "absurd.ply"
     path.write_bytes(ply_bytes({**columns, **absurd}))
     with pytest.raises(SystemExit, match=r"does not fit this data: .* nan dB in the nerfstudio frame"):
-        trained(student(exports, tmp_path / "auto", path, least_teacher_psnr=LEAST))
+        trained(student(exports, tmp_path / "auto", path, min_teacher_psnr=LEAST))
     with pytest.raises(SystemExit, match=r"does not fit this data: .* to nan dB only"):
-        trained(student(exports, tmp_path, path, least_teacher_psnr=LEAST, teacher_frame="nerfstudio"))
+        trained(student(exports, tmp_path, path, min_teacher_psnr=LEAST, teacher_frame="nerfstudio"))

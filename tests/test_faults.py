@@ -1,4 +1,4 @@
-"""Disks that take nothing more and trainings that explode: one sentence, and what was finished stays whole."""
+"""Disks that take nothing more and trainings that diverge: one sentence, and what was finished stays whole."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 import torch
+from interruptions import checkpoints, interrupted, left_with
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
-from test_trainer import checkpoints, interrupted, left_with
 from tiny import prepared, tiny_config, tiny_student, trained
 
-from distilled_splat.config import splatfacto_teacher
-from distilled_splat.faults import not_finite, writing_to
-from distilled_splat.readers import read_teacher
-from distilled_splat.runs import read_record
-from distilled_splat.teachers import VARIANTS
+from distilled_splat.methods import splatfacto_teacher
+from distilled_splat.runs.faults import not_finite, writing_to
+from distilled_splat.runs.record import read_record
+from distilled_splat.teachers.kinds import VARIANTS
+from distilled_splat.teachers.reading import read_teacher
 
 
 @contextmanager
@@ -100,7 +100,7 @@ def test_the_command_on_a_full_and_on_a_read_only_disk(scene: Path, tmp_path: Pa
         assert process.returncode == 1, output + errors
         assert "Traceback" not in output + errors
         sentence = errors.strip().splitlines()[-1]
-        assert f"({reason})" in sentence and "the same command goes on" in sentence
+        assert f"({reason})" in sentence and "the same command resumes" in sentence
 
 
 def spoil(trainer: Any, after: int, name: str, value: float = math.nan) -> None:
@@ -124,7 +124,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_nothing_of_it_is_saved(scene
     spoil(trainer, 7, "features_dc")
     sentence = one_sentence(left_with(trainer))
     checkpoint = trainer.checkpoint_dir / "step-000000005.ckpt"
-    assert "exploded in step 8: main_loss is nan" in sentence and str(checkpoint) in sentence
+    assert "diverged in step 8: main_loss is nan" in sentence and str(checkpoint) in sentence
     assert checkpoints(trainer.base_dir) == [checkpoint.name]
     assert read_record(trainer.base_dir)["finished"] is False
     assert bool(torch.isfinite(read_teacher(checkpoint).gaussians.sh).all())
@@ -137,7 +137,7 @@ def test_gaussians_that_are_no_numbers_are_never_saved(scene: Path, tmp_path: Pa
     trainer = prepared(tiny_config(splatfacto_teacher, scene, tmp_path, 12))
     spoil(trainer, 11, "means", math.inf)
     sentence = one_sentence(left_with(trainer))
-    assert "exploded in step 11: means of 1 of 400 Gaussians is NaN or infinite. There is no checkpoint yet" in sentence
+    assert "diverged in step 11: means of 1 of 400 Gaussians is NaN or infinite. There is no checkpoint yet" in sentence
     assert checkpoints(trainer.base_dir) == []
 
 
@@ -149,7 +149,7 @@ def test_a_learning_rate_beyond_all_measure_is_found_out(
     config.optimizers["scales"]["scheduler"] = None
     trainer = prepared(config)
     sentence = one_sentence(left_with(trainer))
-    assert "exploded in step" in sentence and "lower the learning rates" in sentence
+    assert "diverged in step" in sentence and "lower the learning rates" in sentence
     assert checkpoints(trainer.base_dir) == []
 
 

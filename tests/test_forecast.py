@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from campaign import Campaign, shortest
+from graphs import graphs, job
 from hypothesis import given
 from hypothesis import strategies as st
-from test_jobs_graph import graphs, job
 
-from distilled_splat.jobs.forecast import Campaign, makespan, shortest, simulated
+from distilled_splat.jobs.forecast import makespan, simulated
 from distilled_splat.jobs.graph import Job
 
 SCALING = Path(__file__).parent.parent / "docs" / "scaling.md"

@@ -13,10 +13,12 @@ import pytest
 import torch
 from tiny import scalars, tiny_student, trained
 
-from distilled_splat.gallery import Outputs, heat, importance_picture
-from distilled_splat.held_out import open_run
-from distilled_splat.readers import read_teacher
-from distilled_splat.render import View, render
+from distilled_splat.evaluation.held_out import open_run
+from distilled_splat.ops.heat import heat
+from distilled_splat.ops.render import render
+from distilled_splat.ops.views import View
+from distilled_splat.student.gallery import Outputs, importance_picture
+from distilled_splat.teachers.reading import read_teacher
 
 KINDS = ("standard teacher", "perturbed teacher", "dropout teacher")
 
@@ -28,7 +30,7 @@ def student(scene: Path, teachers: tuple[Path, ...], tmp_path_factory: pytest.Te
     own = tuple(output / kind for kind in ("standard", "perturbed", "dropout"))
     for run, copy in zip(teachers, own):
         shutil.copytree(run, copy)
-    options = {"num_gaussians": 300, "structure_weight": 1.0, "lambda_kd": 1.0, "trust_margin": 0.0}
+    options = {"num_gaussians": 300, "lambda_structure": 1.0, "lambda_kd": 1.0, "min_teacher_advantage": 0.0}
     config = tiny_student(scene, output, own, **options)
     config.steps_per_eval_image = 2
     return trained(config).base_dir
@@ -97,7 +99,7 @@ def test_a_lost_teacher_greys_out_its_picture_only(student: Path) -> None:
 
 def test_points_are_brighter_the_more_they_weigh() -> None:
     """One big opaque Gaussian in front, one faint one beside it."""
-    from distilled_splat.gaussians import Gaussians
+    from distilled_splat.splat.gaussians import Gaussians
 
     gaussians = Gaussians(
         means=torch.tensor([[-0.5, 0.0, 2.0], [0.5, 0.0, 2.0]]),
@@ -167,3 +169,9 @@ def test_the_panel_follows_a_training_with_a_viewer(scene: Path, teachers: tuple
     assert path.parent == trainer.base_dir / "export" and path.name.startswith("student-")
     assert len(read_teacher(path).gaussians) == 300
     assert f"{path}" in model.viewer_panel.gui_handle.content
+
+
+def test_colours_of_nothing_are_none() -> None:
+    """As of a splat that the viewer's box leaves nothing of."""
+    assert heat(torch.zeros(0)).shape == (0, 3)
+    assert heat(torch.zeros(2, 0)).shape == (2, 0, 3)

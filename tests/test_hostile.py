@@ -23,11 +23,9 @@ import torch
 from exports import cloud, columns_of, ply_bytes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_checkpoints import Bomb
-from test_ply import packed
-from test_readers import parameters, write_run
+from strange_files import Bomb, packed, parameters, write_run
 
-from distilled_splat.readers import Teacher, read_teacher
+from distilled_splat.teachers.reading import Teacher, read_teacher
 
 fuzzed = settings(
     max_examples=int(os.environ.get("FUZZ_EXAMPLES", "150")),
@@ -296,7 +294,7 @@ def test_bombs_are_refused_in_seconds_and_little_memory(tmp_path: Path) -> None:
     code = """
 import json, resource, sys, time
 from pathlib import Path
-from distilled_splat.readers import read_teacher
+from distilled_splat.teachers.reading import read_teacher
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import pytest
+from graphs import graphs, job
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distilled_splat.jobs.graph import Job, Schedule, State, in_order, unnecessary
-
-NOWHERE = Path("nowhere")
-
-
-def job(name: str, *needs: str) -> Job:
-    return Job(name, (), NOWHERE, NOWHERE.exists, needs)
-
-
-@st.composite
-def graphs(draw: st.DrawFn) -> list[Job]:
-    """Return a graph whose jobs stand in any order."""
-    count = draw(st.integers(1, 9))
-    jobs = [job(f"{i}", *(f"{k}" for k in range(i) if draw(st.integers(0, 2)) == 0)) for i in range(count)]
-    return draw(st.permutations(jobs))
 
 
 def all_needs(jobs: list[Job], name: str, skipped: set[str]) -> set[str]:
@@ -103,7 +89,7 @@ def test_what_must_run_are_the_missing_ends_and_all_that_they_miss(jobs: list[Jo
         ([job("a"), job("a", "b"), job("b")], "Two jobs are called 'a'"),
         ([job("a", "c")], "'a' needs 'c', which is not in the graph"),
         ([job("a", "a")], "in a circle: 'a'"),
-        ([job("a"), job("b", "c"), job("c", "b"), job("d", "c")], "in a circle: 'b', 'c', 'd'"),
+        ([job("a"), job("b", "c"), job("c", "b"), job("d", "c")], "in a circle: '[bc]', '[bc]'\\."),
     ],
 )
 def test_what_is_no_graph_is_refused(jobs: list[Job], words: str) -> None:

@@ -12,7 +12,7 @@ from distilled_splat.jobs import local
 from distilled_splat.jobs.command import last_words
 from distilled_splat.jobs.graph import Job, Schedule, State
 from distilled_splat.jobs.local import cpu_slots, gpu_slots, machine_slots, run_local
-from distilled_splat.processes import PARENT_VARIABLE
+from distilled_splat.runs.processes import PARENT_VARIABLE
 
 
 @pytest.fixture(autouse=True)
@@ -89,12 +89,12 @@ def test_slots_share_threads_and_devices_evenly(monkeypatch: pytest.MonkeyPatch)
     assert [slot["OMP_NUM_THREADS"] for slot in cpu_slots(8, 3)] == ["3", "3", "2"]
     assert [slot["OMP_NUM_THREADS"] for slot in cpu_slots(2, 3)] == ["1", "1", "1"]
     assert [slot["CUDA_VISIBLE_DEVICES"] for slot in gpu_slots(["4", "6"], 3)] == ["4", "6", "4"]
-    assert machine_slots("cpu") == machine_slots("cpu", 1) == [{}]
-    assert len(machine_slots("cpu", 3)) == 3
+    assert machine_slots("cpu", 4) == machine_slots("cpu", 4, 1) == [{}]
+    assert len(machine_slots("cpu", 4, 3)) == 3
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    assert machine_slots("cuda") == [{"CUDA_VISIBLE_DEVICES": "2"}, {"CUDA_VISIBLE_DEVICES": "5"}]
+    assert machine_slots("cuda", 4) == [{"CUDA_VISIBLE_DEVICES": "2"}, {"CUDA_VISIBLE_DEVICES": "5"}]
     with pytest.raises(ValueError, match="There cannot be 0 slots"):
-        machine_slots("cpu", 0)
+        machine_slots("cpu", 4, 0)
 
 
 def test_ctrl_c_lets_the_jobs_save_and_begins_no_other(tmp_path: Path) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from pytorch_msssim import SSIM
 
-from distilled_splat.losses import VoxelGrid, l1_and_ssim, photometric_losses, structural_loss
+from distilled_splat.ops.losses import l1_and_ssim, photometric_losses
+from distilled_splat.ops.voxels import VoxelGrid
+from distilled_splat.splat.gaussians import Gaussians
+from distilled_splat.student.structure import Structure, depth_loss, structural_loss
 
 
 def images(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -69,6 +75,62 @@ def test_histogram_agrees_with_plain_loops(cloud: torch.Tensor) -> None:
     grid = VoxelGrid.around(cloud, resolution=7)
     counts = grid.histogram(cloud).reshape(7, 7, 7)
     np.testing.assert_allclose(counts.numpy(), histogram_by_loops(cloud.numpy(), grid), atol=1e-9)
+
+
+def test_a_histogram_of_mass_counts_each_centre_so_often(cloud: torch.Tensor) -> None:
+    grid = VoxelGrid.around(cloud, resolution=7)
+    times = torch.arange(1, len(cloud) + 1)
+    repeated = grid.histogram(cloud.repeat_interleave(times, dim=0))
+    torch.testing.assert_close(grid.histogram(cloud, times.double()), repeated)
+
+
+def gaussians_at(means: torch.Tensor) -> Gaussians:
+    """Return Gaussians of random shapes at centres [N, 3], in float64."""
+    generator = torch.Generator().manual_seed(7)
+    count = len(means)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(count, *shape, generator=generator, dtype=torch.float64)
+
+    return Gaussians(means, random(4), 0.3 * random(3) - 2, random(), random(3), random(0, 3))
+
+
+def test_a_gaussian_that_is_split_leaves_the_mass_where_it_was(cloud: torch.Tensor) -> None:
+    """Two of half the area each cover what one did; the paper's histogram of centres sees twice as many."""
+    teacher = gaussians_at(cloud)
+    halved = {**vars(teacher), "log_scales": teacher.log_scales - 0.5 * math.log(2)}
+    pair = Gaussians(**{name: torch.cat((value, value)) for name, value in halved.items()})
+    some = Gaussians(**{name: value[:20] for name, value in vars(pair).items()})
+    rest = Gaussians(**{name: value[20:] for name, value in vars(teacher).items()})
+    split = Gaussians(**{
+        name: torch.cat((value, vars(rest)[name], value)) for name, value in vars(some).items()
+    })  # fmt: skip
+    losses = {}
+    for of in ("mass", "centres"):
+        structure = Structure(teacher, 1.0, 1, (8, 16), of)
+        losses[of] = float(structure.loss(split))
+        assert float(structure.loss(teacher)) == pytest.approx(0, abs=1e-12)
+    assert losses["mass"] == pytest.approx(0, abs=1e-12) and losses["centres"] > 0.01
+
+
+def test_gradients_of_the_loss_by_mass_reach_all_that_covers(cloud: torch.Tensor) -> None:
+    structure = Structure(gaussians_at(cloud), 0.5, 1, (6, 9), "mass")
+    start = gaussians_at(cloud + 0.07)
+    scales, logits = start.log_scales + 0.2, start.logit_opacities - 0.3
+
+    def loss(log_scales: torch.Tensor, logit_opacities: torch.Tensor) -> torch.Tensor:
+        return structure.loss(replace(start, log_scales=log_scales, logit_opacities=logit_opacities))
+
+    assert torch.autograd.gradcheck(loss, (scales.requires_grad_(), logits.requires_grad_()), eps=1e-6)
+
+
+def test_an_error_of_depth_counts_by_how_much_it_is_believed() -> None:
+    depth = torch.tensor([1.0, 3.0, 9.0], dtype=torch.float64, requires_grad=True)
+    true, belief = torch.tensor([2.0, 2.0, 0.0]).double(), torch.tensor([1.0, 0.5, 0.0]).double()
+    loss = depth_loss(depth, true, belief)
+    assert loss.item() == pytest.approx((0.5 + 0.25 + 0) / 3)
+    (gradient,) = torch.autograd.grad(loss, depth)
+    assert gradient.tolist() == pytest.approx([-0.5 / 3, 0.25 / 3, 0])
 
 
 def test_histogram_keeps_the_mass_of_every_centre(cloud: torch.Tensor) -> None:

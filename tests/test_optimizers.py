@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from distilled_splat.config import distilled_splatfacto, distilled_splatfacto_paper, splatfacto_teacher
-from distilled_splat.optimizers import CooldownSchedulerConfig, OnePassAdam, splat_optimizers
+from distilled_splat.methods import distilled_splatfacto, distilled_splatfacto_paper, splatfacto_teacher
+from distilled_splat.ops.adam import OnePassAdam
+from distilled_splat.training.optimizers import CooldownSchedulerConfig, splat_optimizers
 
 
 def parameters(dtype: torch.dtype = torch.float32) -> list[torch.nn.Parameter]:
@@ -54,6 +55,19 @@ def test_a_state_goes_on_in_either() -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kept", [None, True])
+def test_a_state_of_another_device_leaves_this_ones_kernel(kept: bool | None) -> None:
+    """A checkpoint says which of torch's kernels wrote it: the fused one on CUDA, none on the CPU."""
+    (parameter, *_) = parameters()
+    optimizer = OnePassAdam([parameter], lr=0.1)
+    train(optimizer, 1)
+    state = copy.deepcopy(optimizer.state_dict())
+    state["param_groups"][0]["fused"] = True if kept is None else None
+    optimizer.param_groups[0]["fused"] = kept
+    optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0]["fused"] is kept
+
+
 def test_a_parameter_without_gradient_stays() -> None:
     (first, second, *_) = parameters()
     optimizer = OnePassAdam([first, second], lr=0.1)
@@ -92,8 +106,8 @@ def test_learning_rates_are_splatfactos() -> None:
 
 
 def rates(steps: int, part: float, interrupted_at: int = 0) -> list[float]:
-    """Return the learning rates of a run's steps; one that is interrupted goes on from its saved state."""
-    config = CooldownSchedulerConfig(max_steps=steps, part=part)
+    """Return the learning rates of a run's steps; one that is interrupted resumes from its saved state."""
+    config = CooldownSchedulerConfig(max_steps=steps, fraction=part)
     used, state = [], None
     for first, last in ((0, interrupted_at), (interrupted_at, steps)):
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=3.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import struct
 import sys
@@ -13,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 from exports import cloud, columns_of, ply_bytes, same, write_ply
+from strange_files import mild, packed
 
-from distilled_splat.readers import read_teacher
+from distilled_splat.teachers.reading import read_teacher
 
 
 @pytest.mark.parametrize("form", ["binary_little_endian", "binary_big_endian", "ascii"])
@@ -57,30 +57,6 @@ def test_an_independent_writer_is_read(tmp_path: Path) -> None:
     arrays = (gaussians.means, gaussians.log_scales, gaussians.quats, gaussians.logit_opacities, gaussians.sh_dc)
     gsply.plywrite(str(path), *(tensor.numpy() for tensor in arrays), gaussians.sh_rest.numpy())
     assert same(read_teacher(path).gaussians, gaussians)
-
-
-def mild(gaussians: Any) -> Any:
-    """Bring a splat into the ranges that compressed formats can hold, quaternions normalised with positive w."""
-    quats = torch.nn.functional.normalize(gaussians.quats, dim=-1)
-    quats = quats * torch.where(quats[:, :1] < 0, -1.0, 1.0)
-    return dataclasses.replace(
-        gaussians, quats=quats, log_scales=gaussians.log_scales - 4, sh_rest=gaussians.sh_rest.clamp(-0.9, 0.9)
-    )
-
-
-def packed(folder: Path, form: str, count: int = 300, degree: int = 3) -> Path:
-    """Write random Gaussians with gsply, as a compressed .ply or as a .spz."""
-    gsply = pytest.importorskip("gsply")
-    gaussians = mild(cloud(count, degree))
-    arrays = (gaussians.means, gaussians.log_scales, gaussians.quats, gaussians.logit_opacities, gaussians.sh_dc)
-    data = [tensor.numpy() for tensor in arrays]
-    rest = gaussians.sh_rest.numpy() if degree else None
-    if form == "ply":
-        gsply.plywrite(str(folder / "splat.ply"), *data, rest, compressed=True)
-        return folder / "splat.compressed.ply"
-    splat = gsply.GSData.from_arrays(*data, rest, format="ply")
-    gsply.write_spz(str(folder / "splat.spz"), splat)
-    return folder / "splat.spz"
 
 
 @pytest.mark.parametrize("degree", [0, 3])
@@ -130,9 +106,9 @@ def changed(**columns: Any) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b"", "no .ply file"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(500), "no .ply file"),
-        (b"ply\nformat binary_little_endian 1.0\n" + b"comment \n" * 10000, "no .ply file"),
+        (b"", "not a .ply file"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(500), "not a .ply file"),
+        (b"ply\nformat binary_little_endian 1.0\n" + b"comment \n" * 10000, "not a .ply file"),
         (ply_bytes(FULL)[:-1], "truncated"),
         (ply_bytes(FULL, count=8), "truncated"),
         (ply_bytes(FULL, count=4_000_000_000), "declares 4000000000 Gaussians"),
@@ -188,12 +164,12 @@ def spz(count: int = 5, version: int = 3, magic: int = 0x5053474E, degree: int =
     ("content", "complaint"),
     [
         (b"", "its gzip stream does not end with the file"),
-        (b"NGSP" + bytes(60), "no .spz file of versions 1 to 3"),
+        (b"NGSP" + bytes(60), "not a .spz file of versions 1 to 3"),
         (gzip.compress(spz())[:-9], "its gzip stream does not end with the file"),
         (gzip.compress(b"NGSP"), "too short for a header"),
-        (gzip.compress(spz(magic=7)), "no .spz file"),
-        (gzip.compress(spz(version=4)), "no .spz file of versions 1 to 3"),
-        (gzip.compress(spz(degree=9)), "no .spz file"),
+        (gzip.compress(spz(magic=7)), "not a .spz file"),
+        (gzip.compress(spz(version=4)), "not a .spz file of versions 1 to 3"),
+        (gzip.compress(spz(degree=9)), "not a .spz file"),
         (gzip.compress(spz(count=4_000_000_000)), "declares 4000000000 Gaussians"),
         (gzip.compress(spz(body=99)), "it is damaged"),
         (gzip.compress(bytes(200_000_000)), "inflates to more than"),

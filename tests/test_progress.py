@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from distilled_splat import progress
-from distilled_splat.checkpoints import write_json
 from distilled_splat.jobs.graph import Job
-from distilled_splat.progress import Progress, clock
+from distilled_splat.runs.files import write_json
+from distilled_splat.workflows import progress
+from distilled_splat.workflows.progress import Progress, clock
 
 TEACHERS = ("standard", "perturbed", "dropout")
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from distilled_splat.bench.quality import KINDS, QualityBench, slug, summary
-from distilled_splat.bench.quality_report import table, write_report
-from distilled_splat.bench.results import carried_over, with_result
-from distilled_splat.checkpoints import write_json
+from distilled_splat.evaluation.results import carried_over, with_result
+from distilled_splat.runs.files import write_json
+from distilled_splat.workflows.controls import KINDS, QualityBench, slug
+from distilled_splat.workflows.controls_report import summary, table, write_report
 
 
 def measurement(row: str, fraction: float | None, seed: int, psnr: float) -> dict[str, Any]:
@@ -33,6 +33,14 @@ def test_table_has_mean_and_spread_over_the_seeds() -> None:
     assert len(lines) == 4
     assert "| fox |  | standard teacher | 1000 | 0.2 | 31.00 ± 0.00 |" in lines[2]
     assert "| fox | 12 % | no teachers | 1000 | 0.2 | 29.50 ± 0.71 |" in lines[3] and lines[3].endswith("| 2 |")
+
+
+def test_table_has_the_geometry_where_it_was_measured() -> None:
+    errors = ({"depth_error": 0.04, "floaters": 0.0}, {"depth_error": 0.05, "floaters": None})
+    measured = [{**measurement("student", 0.12, seed, 30.0), **error} for seed, error in enumerate(errors)]
+    head, _, line = table(measured).splitlines()
+    assert "| SSIM | depth error | depth error beyond | alpha error | floaters | seconds |" in head
+    assert "| 4.50 ± 0.71 % |  |  | 0.00 ± 0.00 % | 60 |" in line
 
 
 def test_spread_is_the_sample_standard_deviation() -> None:
@@ -81,7 +89,7 @@ def test_results_of_another_setting_are_left_out(tmp_path: Path, other: dict[str
 
 def test_what_is_no_results_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("[]", encoding="utf8")
-    with pytest.raises(ValueError, match=r"no results\.json"):
+    with pytest.raises(ValueError, match=r"not a results\.json"):
         carried_over(tmp_path / "results.json", SETTING)
 
 

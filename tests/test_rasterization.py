@@ -14,7 +14,7 @@ import torch
 from scenes import Scene, dense_scene, smooth_scene
 from torch import Tensor
 
-from distilled_splat.cpu.rasterization import rasterization
+from distilled_splat.cpu.rasterize import rasterization
 
 IMAGE_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-4

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenes import Scene, dense_scene, smooth_scene
 
-from distilled_splat.cpu.rasterization import rasterization
+from distilled_splat.cpu.rasterize import rasterization
 
 PARAMETERS = ("means", "quats", "scales", "opacities", "colors")
 

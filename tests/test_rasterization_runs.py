@@ -19,7 +19,7 @@ from scenes import Scene, dense_scene
 
 from distilled_splat.cpu import depth_order, threads, tiles
 from distilled_splat.cpu.kernels import kernel
-from distilled_splat.cpu.rasterization import rasterization
+from distilled_splat.cpu.rasterize import rasterization
 
 
 def forward_and_backward(scene: Scene, **settings: Any) -> list[torch.Tensor]:
@@ -200,7 +200,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from scenes import dense_scene
 from distilled_splat.cpu import blend_backward, blend_forward, depth_order, harmonics, projection, tiles
-from distilled_splat.cpu.rasterization import rasterization
+from distilled_splat.cpu.rasterize import rasterization
 scene = dense_scene()
 rasterization(**scene.arguments(**scene.leaves()), sh_degree=3)[0].sum().backward()
 for module in (blend_backward, blend_forward, depth_order, harmonics, projection, tiles):

@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
+from strange_files import parameters, write_run
 
-from distilled_splat.readers import read_teacher
-
-
-def parameters(count: int = 5, sh_degree: int = 3) -> dict[str, torch.Tensor]:
-    torch.manual_seed(0)
-    return {
-        "means": torch.randn(count, 3),
-        "quats": torch.randn(count, 4),
-        "scales": torch.randn(count, 3),
-        "opacities": torch.randn(count, 1),
-        "features_dc": torch.randn(count, 3),
-        "features_rest": torch.randn(count, (sh_degree + 1) ** 2 - 1, 3),
-    }
-
-
-def write_run(folder: Path, content: dict[str, torch.Tensor], prefix: str = "_model.gauss_params.") -> Path:
-    checkpoints = folder / "nerfstudio_models"
-    checkpoints.mkdir(parents=True)
-    state = {prefix + name: value for name, value in content.items()}
-    path = checkpoints / "step-000000007.ckpt"
-    torch.save({"step": 7, "pipeline": state}, path)
-    (folder / "config.yml").write_text("!!python/object/apply:os.system ['exit 1']\n  rasterize_mode: antialiased\n")
-    (folder / "dataparser_transforms.json").write_text(json.dumps({"transform": torch.eye(4)[:3].tolist(), "scale": 2}))
-    return path
+from distilled_splat.teachers.reading import read_teacher
 
 
 @pytest.mark.parametrize("prefix", ["_model.gauss_params.", "module._model.gauss_params.", "_model."])

@@ -13,16 +13,10 @@ from reference import rasterize
 from scenes import splat_and_view
 from torch import Tensor
 
-from distilled_splat.gaussians import Gaussians
-from distilled_splat.render import (
-    View,
-    blending_weights,
-    rasterizer_for,
-    removal_effects,
-    render,
-    view_of,
-    world_to_camera,
-)
+from distilled_splat.ops.importance import blending_weights, removal_effects
+from distilled_splat.ops.render import rasterizer_for, render
+from distilled_splat.ops.views import View, view_of, world_to_camera
+from distilled_splat.splat.gaussians import Gaussians
 
 
 def dense_render(gaussians: Gaussians, view: View, colors: Tensor, mode: str = "classic") -> Tensor:
@@ -181,42 +175,8 @@ def test_blending_weights_leave_no_gradient_behind() -> None:
     assert gaussians.means.grad is None and not weights.requires_grad
 
 
-def test_cuda_tensors_go_to_gsplat_and_all_others_to_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    import gsplat.rendering
+def test_tensors_of_a_cpu_go_to_our_own() -> None:
+    """Those of a CUDA device go to gsplat: see test_cuda_rasterization."""
+    from distilled_splat.cpu import rasterization
 
-    import distilled_splat.cpu.rasterization
-
-    assert rasterizer_for(torch.device("cuda", 1)) is gsplat.rendering.rasterization
-    assert rasterizer_for(torch.device("cpu")) is distilled_splat.cpu.rasterization.rasterization
-
-
-def test_gsplat_is_called_by_its_own_signature(monkeypatch: pytest.MonkeyPatch) -> None:
-    import inspect
-
-    import gsplat.rendering
-
-    import distilled_splat.render
-
-    signature = inspect.signature(gsplat.rendering.rasterization)
-    ours = distilled_splat.render.rasterizer_for(torch.device("cpu"))
-    calls = []
-
-    def as_gsplat(*args: Any, **kwargs: Any) -> Any:
-        bound = signature.bind(*args, **kwargs)
-        calls.append(bound.arguments)
-        return ours(**bound.arguments)
-
-    gaussians, view = splat_and_view()
-    colour = torch.tensor([0.2, 0.5, 0.8])
-    options: Any = {"depth": True, "antialiased": True, "absgrad": True, "sh_degree": 2}
-    expected = render(gaussians, view, background=colour, **options)
-    monkeypatch.setattr(gsplat.rendering, "rasterization", as_gsplat)
-    monkeypatch.setattr(distilled_splat.render, "rasterizer_for", lambda device: rasterizer_for(torch.device("cuda")))
-    rendered = render(gaussians, view, background=colour, **options)
-    blending_weights(gaussians, view)
-    assert torch.equal(rendered.color, expected.color)
-    picture, weights = calls
-    assert picture["render_mode"] == "RGB+ED" and picture["rasterize_mode"] == "antialiased" and picture["absgrad"]
-    assert torch.equal(picture["colors"], gaussians.sh) and torch.equal(picture["backgrounds"], colour[None])
-    assert picture["sh_degree"] == 2 and picture["packed"] is False and picture["near_plane"] == 0.01
-    assert weights.get("sh_degree") is None and weights["colors"].shape == (len(gaussians), 1)
+    assert rasterizer_for(torch.device("cpu")) is rasterization

@@ -14,10 +14,10 @@ from browser import chromium, picture, wait_until
 from tiny import tiny_student, trained
 
 from distilled_splat import cli
-from distilled_splat.bench.results import read_results
-from distilled_splat.compare import compare
-from distilled_splat.report import REPORT_NAME
-from distilled_splat.runs import read_record, update_record
+from distilled_splat.evaluation.compare import compare, geometry_table
+from distilled_splat.evaluation.report import REPORT_NAME
+from distilled_splat.evaluation.results import read_results
+from distilled_splat.runs.record import read_record, update_record
 
 CONTROL = {
     "scene": "scene", "row": "no <teachers>", "fraction": 0.12, "seed": 3, "gaussians": 321, "megabytes": 0.08,
@@ -56,7 +56,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def student(scene: Path, teachers: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a student that has just been trained."""
-    options = {"num_gaussians": 300, "structure_weight": 1.0, "lambda_kd": 1.0, "trust_margin": 0.0}
+    options = {"num_gaussians": 300, "lambda_structure": 1.0, "lambda_kd": 1.0, "min_teacher_advantage": 0.0}
     config = tiny_student(scene, tmp_path_factory.mktemp("reported"), teachers, **options)
     config.steps_per_eval_image = 2
     return trained(config).base_dir
@@ -67,6 +67,9 @@ def test_a_run_ends_with_its_report(student: Path) -> None:
     words = " ".join(" ".join(Page(content).words).split())
     for row in compare(student / "config.yml").rows:
         assert f"{row.name} {row.gaussians:,} {row.megabytes:.2f} {row.psnr:.2f} {row.ssim:.4f}" in words
+    _, rows = geometry_table(compare(student / "config.yml"))
+    assert len(rows) == 5 and all(" ".join(row).strip() in words for row in rows)
+    assert "geometry, by depth maps depth error depth error beyond alpha error floaters" in words
     assert "300 Gaussians" in words
     for title in ("PSNR on a held-out photo", "loss on the pseudo label", "structural loss"):
         assert title in content
@@ -108,7 +111,7 @@ def test_controls_of_the_benchmark_are_rows(
 def test_other_files_are_no_results(content: str, tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match=r"results\.json is no results\.json of `distilled-splat bench quality`"):
+    with pytest.raises(ValueError, match=r"results\.json is not a results\.json of `distilled-splat bench quality`"):
         read_results(path)
 
 
@@ -121,13 +124,15 @@ def test_a_report_that_fails_leaves_the_run_finished(
     (config.output_dir / "scene" / config.method_name / "run" / REPORT_NAME / "in the way").mkdir(parents=True)
     trainer = trained(config)
     assert read_record(trainer.base_dir)["finished"] is True
-    assert "its report could not be written" in " ".join(capsys.readouterr().out.split())
+    told = " ".join(capsys.readouterr().out.split())
+    assert "its report could not be written (IsADirectoryError: " in told
+    assert f"write it: distilled-splat report --load-config {trainer.base_dir / 'config.yml'}" in told
 
 
 def test_a_run_without_teachers_and_logs_has_a_report_too(student: Path, tmp_path: Path) -> None:
     import shutil
 
-    from distilled_splat.report import write_report
+    from distilled_splat.evaluation.report import write_report
 
     bare = tmp_path / "bare"
     shutil.copytree(student, bare, ignore=shutil.ignore_patterns("events.*", REPORT_NAME))

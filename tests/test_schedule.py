@@ -9,9 +9,9 @@ import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras
 
-from distilled_splat.config import distilled_splatfacto, distilled_splatfacto_paper, splatfacto_teacher
-from distilled_splat.runs import plain
-from distilled_splat.schedule import reach, scaled_to_run
+from distilled_splat.methods import distilled_splatfacto, distilled_splatfacto_paper, splatfacto_teacher
+from distilled_splat.runs.fingerprints import plain
+from distilled_splat.training.schedule import reach, scaled_to_run
 
 METHODS = [splatfacto_teacher, distilled_splatfacto, distilled_splatfacto_paper]
 
@@ -60,19 +60,19 @@ def test_a_run_of_the_schedules_own_length_is_taken_as_written(method: Any) -> N
     assert plain(scaled_to_run(by_hand)) == plain(by_hand)
 
 
-def test_the_densification_interval_has_a_floor_and_resets_keep_their_place() -> None:
+def test_the_densification_interval_has_a_floor_and_resets_keep_their_distance() -> None:
     options: dict[str, Any] = {"refine_every": 100, "reset_alpha_every": 30}
     model = scaled_model(splatfacto_teacher, 3000, **options, min_refine_every=50)
-    assert (model.refine_every, model.reset_alpha_every * model.refine_every) == (50, 300)
+    assert (model.refine_every, model.reset_alpha_every * model.refine_every) == (50, 3000)
     model = scaled_model(splatfacto_teacher, 60000, **options)
-    assert (model.refine_every, model.reset_alpha_every * model.refine_every) == (200, 6000)
+    assert (model.refine_every, model.reset_alpha_every * model.refine_every) == (200, 3000)
     model = scaled_model(splatfacto_teacher, 3000, **{**options, "refine_every": 20})
     assert model.refine_every == 20, "an interval below the floor is left as it was asked for"
 
 
 def test_zero_stays_zero_and_nothing_else_becomes_zero() -> None:
-    model = scaled_model(distilled_splatfacto, 10, first_cut=0, warmup_length=500)
-    assert model.first_cut == 0 and model.warmup_length == 1 and model.sh_degree_interval == 1
+    model = scaled_model(distilled_splatfacto, 10, prune_start=0, warmup_length=500)
+    assert model.prune_start == 0 and model.warmup_length == 1 and model.sh_degree_interval == 1
 
 
 @pytest.mark.parametrize(("iterations", "shorter"), [(30000, 1), (15000, 2), (3000, 10), (300, 10), (60000, 1)])
@@ -103,3 +103,12 @@ def test_the_reach_of_cameras_is_their_largest_coordinate_from_their_middle() ->
     assert reach(cameras_at((5, 1, 0), (9, 1, 3), (7, 1, -3))) == 3.0
     assert reach(cameras_at((5, 1, 0), (9, 1, 0))) == 2.0
     assert reach(cameras_at((5, 1, 0))) == reach(cameras_at((5, 1, 0), (5, 1, 0))) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("steps", "resets"), [(3000, []), (6000, []), (7000, [3000]), (30000, [3000, 6000, 9000, 12000])]
+)
+def test_opacities_are_reset_in_long_runs_only(steps: int, resets: list[int]) -> None:
+    model = scaled_model(splatfacto_teacher, steps)
+    every = model.reset_alpha_every * model.refine_every
+    assert [step for step in range(every, model.stop_split_at, every)] == resets

@@ -14,8 +14,8 @@ from plyfile import PlyData
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from distilled_splat.gaussians import SH_DEGREE_0, Gaussians
-from distilled_splat.splat_files import FORMATS, with_degree
+from distilled_splat.splat.formats import FORMATS, with_degree
+from distilled_splat.splat.gaussians import SH_DEGREE_0, Gaussians
 
 COUNT = 1000
 

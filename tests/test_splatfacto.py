@@ -18,8 +18,8 @@ from nerfstudio.data.scene_box import OrientedBox
 from PIL import Image
 from tiny import prepared, tiny_config, tiny_student, tiny_teacher, trained
 
-from distilled_splat.config import splatfacto_teacher
-from distilled_splat.readers import read_teacher
+from distilled_splat.methods import splatfacto_teacher
+from distilled_splat.teachers.reading import read_teacher
 
 
 def one_step_inputs(trainer: Any) -> tuple[Any, dict[str, Any]]:
@@ -177,7 +177,9 @@ def test_masked_pixels_do_not_count(tmp_path: Path, scene: Path, teachers: tuple
     masked = edited(scene, tmp_path / "masked", with_masks)
     Image.fromarray(mask).save(masked / "mask.png")
     options: dict[str, Any] = {"background_color": "black", "num_downscales": 0, "lambda_kd": 1.0}
-    student = trained(tiny_student(masked, tmp_path, teachers, virtual_fraction=0.0, trust_margin=0.0, **options))
+    student = trained(
+        tiny_student(masked, tmp_path, teachers, virtual_fraction=0.0, min_teacher_advantage=0.0, **options)
+    )
     camera, batch = one_step_inputs(student)
     model = student.pipeline.model
     outputs = model.get_outputs(camera)

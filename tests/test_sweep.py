@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
+import psutil
 import pytest
 from tiny import tiny_config
 
-from distilled_splat.config import distilled_splatfacto
 from distilled_splat.jobs.graph import Job
-from distilled_splat.runs import read_record, scene_fingerprint
-from distilled_splat.stages import parsed_scene, teacher_config
-from distilled_splat.sweep.command import Sweep
-from distilled_splat.sweep.plan import Student
-from distilled_splat.sweep.results import results_of
-from distilled_splat.teachers import VARIANTS
+from distilled_splat.methods import distilled_splatfacto
+from distilled_splat.runs.fingerprints import scene_fingerprint
+from distilled_splat.runs.record import read_record
+from distilled_splat.teachers.kinds import VARIANTS
+from distilled_splat.workflows.sweep import Sweep
+from distilled_splat.workflows.sweep_plan import Student
+from distilled_splat.workflows.sweep_results import results_of
+from distilled_splat.workflows.teacher_configs import parsed_scene, teacher_config
 
 PARSER = ("nerfstudio-data", "--eval-mode", "interval", "--eval-interval", "4")
 
@@ -82,7 +82,7 @@ def test_a_students_run_is_named_after_what_decides_its_outcome(
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"fractions": (0.2, 0.0)}, "keep-fraction 0.0 / num-gaussians None is no size"),
+        ({"fractions": (0.2, 0.0)}, "keep-fraction 0.0 / num-gaussians None is not a size"),
         ({"fractions": (1.5,)}, r"keep-fraction 1\.5"),
         ({"fractions": (0.2, 0.2)}, "names a size twice"),
         ({"iterations": 0}, "--iterations, --cpus and --gpus must be positive"),
@@ -135,8 +135,8 @@ def test_results_have_each_teacher_once_and_every_student_that_was_compared(tmp_
 
 
 TRAINING = (
-    "--teacher-iterations", "150", "--pipeline.model.min-refine-every", "10",
-    "--pipeline.model.max-gaussians", "700", "--pipeline.model.least-teacher-psnr", "1",
+    "--teacher-iterations", "400", "--pipeline.model.min-refine-every", "10",
+    "--pipeline.model.max-gaussians", "700", "--pipeline.model.min-teacher-psnr", "1",
 )  # fmt: skip
 """Options for teachers that train long enough to be caught at it."""
 
@@ -185,23 +185,31 @@ def ended(output: Path, process: subprocess.Popen[bytes]) -> Swept:
     return Swept(output, words)
 
 
+def training_of(kind: str, sweep: subprocess.Popen[bytes]) -> Optional[psutil.Process]:
+    """Wait until a sweep has started a training of this kind and return it, or None if the sweep ends first."""
+    while sweep.poll() is None:
+        for each in psutil.process_iter(["cmdline"]):
+            if each.info["cmdline"] and f"/{kind}-" in each.info["cmdline"][-1]:
+                return each
+        time.sleep(0.05)
+    return None
+
+
 @pytest.fixture(scope="module")
 def swept(scene: Path, two_nodes: str, tmp_path_factory: pytest.TempPathFactory) -> Swept:
     """A sweep on a Ray cluster of two nodes, the worker of the perturbed teacher killed while it trains."""
-    import psutil
-
     output = tmp_path_factory.mktemp("ray") / "sweep"
     process = start(scene, output, "--engine", "ray", "--address", two_nodes)
-    training = None
-    while training is None and process.poll() is None:
-        time.sleep(0.05)
-        if any(output.glob("runs/scene/splatfacto-teacher/perturbed-*/progress.json")):
-            training = next(
-                each for each in psutil.process_iter(["cmdline"])
-                if each.info["cmdline"] and "/perturbed-" in each.info["cmdline"][-1]
-            )  # fmt: skip
+    training = training_of("perturbed", process)
     assert training is not None, (output / "words").read_text()
-    os.kill(training.ppid(), signal.SIGKILL)
+    while process.poll() is None and not any(output.glob("runs/scene/splatfacto-teacher/perturbed-*/progress.json")):
+        time.sleep(0.002)
+    training.suspend()  # or it may be through before its worker is gone
+    worker = training.parent()
+    assert worker is not None
+    worker.kill()
+    psutil.wait_procs([worker], timeout=60)
+    training.resume()
     return ended(output, process)
 
 
@@ -214,7 +222,7 @@ def test_a_killed_worker_stops_nothing_and_nothing_is_trained_twice(swept: Swept
         assert starts == (2 if kind == "perturbed" else 1)
     log = "".join((swept.run_of("perturbed") / "training.log").read_text().split())
     assert "Stoppedbytheendofthecommandthatstartedthistraining" in log
-    assert "Goingonwiththeinterruptedrun" in log
+    assert "Resumingtheinterruptedrun" in log
 
 
 KINDS = ["standard teacher", "perturbed teacher", "dropout teacher", "mean of teachers"]

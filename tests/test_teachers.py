@@ -6,14 +6,9 @@ import pytest
 import torch
 from gsplat.utils import normalized_quat_to_rotmat
 
-from distilled_splat.gaussians import Gaussians
-from distilled_splat.teachers import (
-    dropout_factors,
-    dropout_probability,
-    perturbed,
-    quaternion_product,
-    small_random_rotation,
-)
+from distilled_splat.ops.quaternions import quaternion_product, small_random_rotation
+from distilled_splat.splat.gaussians import Gaussians
+from distilled_splat.teachers.kinds import dropout_factors, dropout_probability, perturbed
 
 
 def cloud(count: int, seed: int = 0) -> Gaussians:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -86,11 +89,32 @@ def test_memory_is_used_again_only_when_nobody_holds_it() -> None:
     assert address in [array.ctypes.data for array in again]
 
 
+def test_threads_never_share_memory() -> None:
+    def use(name: int) -> bool:
+        kept = []
+        for step in range(200):
+            array = buffers.empty((70_000 + 1000 * (step % 5),), np.uint8)
+            array[:] = name
+            kept = [*kept[-3:], array]
+            time.sleep(0)
+            if any((array != name).any() for array in kept):
+                return False
+        return True
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            assert all(pool.map(use, range(6)))
+    finally:
+        sys.setswitchinterval(interval)
+
+
 def test_memory_that_nobody_asks_for_is_let_go() -> None:
     large = buffers.empty((50_000_000,), np.uint8)
     del large
-    assert max(block.size for block in buffers._free.values()) >= 50_000_000
+    assert max(block.size for block in buffers._blocks.values()) >= 50_000_000
     for i in range(600):
         buffers.empty((100_000 * (1 + i % 7),), np.uint8)
         buffers.empty((1_000_000 + 4_000 * i,), np.uint8)
-    assert max(block.size for block in buffers._free.values()) < 50_000_000
+    assert max(block.size for block in buffers._blocks.values()) < 50_000_000

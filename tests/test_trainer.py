@@ -1,55 +1,31 @@
-"""Training that stops anywhere, goes on from there, and never gets into another's way."""
+"""Training that stops anywhere, resumes there, and never gets into another's way."""
 
 from __future__ import annotations
 
-import os
 import signal
 import statistics
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from filelock import FileLock
+import yaml
+from exports import write_ply
+from filelock import FileLock, Timeout
+from interruptions import checkpoints, interrupted, left_with, press_ctrl_c
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.utils import writer
 from tiny import prepared, scalars, tiny_config, tiny_parser, tiny_student, tiny_teacher, trained
 
-from distilled_splat.checkpoints import latest_checkpoint, load_tensors
-from distilled_splat.config import splatfacto_teacher
-from distilled_splat.runs import read_record, update_record
-from distilled_splat.splatfacto import GAUSSIAN_PARAMETERS
-from distilled_splat.trainer import EXIT_INTERRUPTED, read_progress
-
-
-def press_ctrl_c() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
-
-
-def interrupted(config: Any, after: int) -> Path:
-    """Train a config until Ctrl-C in that step and return the run folder."""
-    trainer = prepared(config)
-
-    def press(step: int) -> None:
-        if step == after:
-            press_ctrl_c()
-
-    trainer.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], press))
-    assert left_with(trainer) == EXIT_INTERRUPTED
-    return trainer.base_dir
-
-
-def left_with(trainer: Any) -> Any:
-    """Train, and return the code or the sentence with which the process would have ended."""
-    with pytest.raises(SystemExit) as left:
-        trainer.train()
-    return left.value.code
-
-
-def checkpoints(run: Path) -> list[str]:
-    return sorted(path.name for path in run.glob("nerfstudio_models/*"))
+from distilled_splat.methods import distilled_splatfacto, splatfacto_teacher
+from distilled_splat.runs.checkpoints import latest_checkpoint, load_tensors
+from distilled_splat.runs.record import read_record, update_record
+from distilled_splat.teachers.reading import read_teacher
+from distilled_splat.training.model import GAUSSIAN_PARAMETERS
+from distilled_splat.training.trainer import EXIT_INTERRUPTED, read_progress
 
 
 @pytest.mark.parametrize("after", [0, 5, 10])
@@ -63,6 +39,24 @@ def test_interrupted_at_any_step_the_same_config_goes_on_there(scene: Path, tmp_
     assert checkpoints(run) == ["step-000000011.ckpt"]
     assert read_record(run)["finished"] is True
     assert sorted(scalars(run)["Train Loss"]) == list(range(12))
+
+
+@pytest.mark.parametrize("after", [None, 7])
+def test_what_was_logged_is_in_the_file_when_training_ends(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int | None
+) -> None:
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    write = RecordWriter.write
+
+    def slow_write(self: Any, data: bytes) -> None:
+        time.sleep(0.01)  # the disk is slower than the training
+        write(self, data)
+
+    monkeypatch.setattr(RecordWriter, "write", slow_write)
+    config = tiny_config(splatfacto_teacher, scene, tmp_path, 12)
+    run = trained(config).base_dir if after is None else interrupted(config, after)
+    assert sorted(scalars(run)["Train Loss"]) == list(range(12 if after is None else after + 1))
 
 
 def test_killed_after_its_last_step_a_run_is_finished_without_another(scene: Path, tmp_path: Path) -> None:
@@ -162,7 +156,7 @@ def test_the_time_left_is_by_the_steps_after_the_first(
 ) -> None:
     trainer = prepared(tiny_config(splatfacto_teacher, scene, tmp_path, 4))
     now = iter([100.0, 102.0, 106.0, 110.0])
-    monkeypatch.setattr("distilled_splat.trainer.time", SimpleNamespace(monotonic=lambda: next(now)))
+    monkeypatch.setattr("distilled_splat.training.trainer.time", SimpleNamespace(monotonic=lambda: next(now)))
     reports = []
     for step in range(4):
         trainer.after_step(step)
@@ -203,7 +197,7 @@ def test_a_students_centres_move_in_proportion_to_the_capture(scene: Path, tmp_p
         output = tmp_path / f"{scale}"
         teacher = tiny_teacher(scene, output, parser=parser).base_dir
         for start in ("teacher", "points"):
-            options = {"start_from": start, "stop_split_at": 3000, "first_cut": 3000}
+            options = {"start_from": start, "stop_split_at": 3000, "prune_start": 3000}
             trainer = prepared(tiny_student(scene, output / start, (teacher,), 30, parser=parser, **options))
             groups = trainer.optimizers.optimizers
             first = {name: groups[name].param_groups[0]["lr"] for name in GAUSSIAN_PARAMETERS}
@@ -224,6 +218,13 @@ def test_settings_that_differ_begin_at_the_first_step(scene: Path, tmp_path: Pat
     assert other.load_dir is None
 
 
+def test_runs_begun_in_one_second_have_folders_of_their_own(scene: Path, tmp_path: Path) -> None:
+    configs = [tiny_config(splatfacto_teacher, scene, tmp_path, ssim_lambda=value) for value in (0.1, 0.2)]
+    for config in configs:
+        config.set_timestamp()
+    assert configs[0].get_base_dir() != configs[1].get_base_dir()
+
+
 def test_a_finished_run_is_never_overwritten(scene: Path, tmp_path: Path) -> None:
     config = tiny_config(splatfacto_teacher, scene, tmp_path, 2)
     config.timestamp = "mine"
@@ -235,10 +236,21 @@ def test_a_finished_run_is_never_overwritten(scene: Path, tmp_path: Path) -> Non
 
 
 def test_a_folder_in_which_another_trains_is_left_alone(scene: Path, tmp_path: Path) -> None:
+    config = tiny_config(splatfacto_teacher, scene, tmp_path, 2)
+    config.timestamp = "mine"
+    run = config.get_base_dir()
+    run.mkdir(parents=True)
+    with FileLock(run / ".lock"), pytest.raises(SystemExit, match="Another process is training in"):
+        prepared(config)
+    assert [path.name for path in run.iterdir()] == [".lock"]
+
+
+def test_a_run_is_held_from_its_first_file_on(scene: Path, tmp_path: Path) -> None:
     trainer = prepared(tiny_config(splatfacto_teacher, scene, tmp_path, 2))
-    with FileLock(trainer.base_dir / ".lock"):
-        assert "Another process is training in" in left_with(trainer)
-    assert checkpoints(trainer.base_dir) == []
+    with pytest.raises(Timeout):
+        FileLock(trainer.base_dir / ".lock").acquire(timeout=0)
+    trainer.train()
+    FileLock(trainer.base_dir / ".lock").acquire(timeout=0)
 
 
 def test_a_run_notes_what_a_student_must_know_of_it(teachers: tuple[Path, ...]) -> None:
@@ -249,10 +261,42 @@ def test_a_run_notes_what_a_student_must_know_of_it(teachers: tuple[Path, ...]) 
         assert record["seconds"] > 0
 
 
-def test_several_devices_are_refused(scene: Path, tmp_path: Path) -> None:
-    config = tiny_config(splatfacto_teacher, scene, tmp_path)
-    with pytest.raises(SystemExit, match=r"--machine\.num-devices is 2"):
-        config.setup(world_size=2)
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        ("machine.num_devices", 2, r"one device: set --machine\.num-devices"),
+        ("machine.device_type", "mps", r"--machine\.device-type mps is not supported: use cuda or cpu"),
+        ("machine.device_type", "cuda", r"torch finds no CUDA device here: leave out --machine\.device-type"),
+        ("mixed_precision", True, r"full precision.*leave out --mixed-precision"),
+        ("use_grad_scaler", True, r"full precision.*--use-grad-scaler"),
+    ],
+)
+def test_what_cannot_be_trained_here_is_refused(
+    option: str, value: Any, sentence: str, scene: Path, tmp_path: Path
+) -> None:
+    for method in (splatfacto_teacher, distilled_splatfacto):
+        config = tiny_config(method, scene, tmp_path)
+        owner = config.machine if option.startswith("machine.") else config
+        setattr(owner, option.removeprefix("machine."), value)
+        with pytest.raises(SystemExit, match=sentence):
+            config.setup()
+
+
+def test_by_default_it_saves_by_time(scene: Path, tmp_path: Path) -> None:
+    """A step takes no time here that could be told from none, so every step is one too many or all are too few."""
+    kept: dict[float, list[str]] = {}
+    for seconds in (0.0, 3600.0):
+        config = tiny_config(splatfacto_teacher, scene, tmp_path / str(seconds), 5)
+        config.seconds_per_save, config.save_only_latest_checkpoint = seconds, False
+        kept[seconds] = checkpoints(trained(config).base_dir)
+    assert kept[0.0] == [f"step-{step:09d}.ckpt" for step in range(5)]
+    assert kept[3600.0] == ["step-000000004.ckpt"]
+
+
+def test_steps_between_checkpoints_can_be_asked_for(scene: Path, tmp_path: Path) -> None:
+    config = tiny_config(splatfacto_teacher, scene, tmp_path, 6)
+    config.steps_per_save, config.seconds_per_save, config.save_only_latest_checkpoint = 2, 0.0, False
+    assert checkpoints(trained(config).base_dir) == [f"step-{step:09d}.ckpt" for step in (2, 4, 5)]
 
 
 def test_a_run_that_another_process_finished_meanwhile_is_left_alone(scene: Path, tmp_path: Path) -> None:
@@ -264,3 +308,71 @@ def test_a_run_that_another_process_finished_meanwhile_is_left_alone(scene: Path
     assert "Another process has trained in" in left_with(waiting)
     assert (run / "nerfstudio_models" / "step-000000003.ckpt").read_bytes() == before
     assert read_record(run)["finished"] is True
+
+
+def other_option(config: Any, run: Path) -> None:
+    config.timestamp, config.pipeline.model.ssim_lambda = run.name, 0.3
+
+
+def earlier_step(config: Any, run: Path) -> None:
+    config.timestamp, config.load_dir, config.load_step = run.name, run / "nerfstudio_models", 3
+
+
+def foreign_checkpoint(config: Any, run: Path) -> None:
+    config.timestamp, config.load_checkpoint = run.name, run / "nerfstudio_models" / "step-000000005.ckpt"
+
+
+@pytest.mark.parametrize("ask", [other_option, earlier_step, foreign_checkpoint])
+def test_a_start_that_is_refused_leaves_the_interrupted_run(scene: Path, tmp_path: Path, ask: Any) -> None:
+    run = interrupted(tiny_config(splatfacto_teacher, scene, tmp_path, 12), after=5)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    config = tiny_config(splatfacto_teacher, scene, tmp_path, 12)
+    ask(config, run)
+    with pytest.raises(SystemExit, match=r"holds an interrupted run of other settings.*: give another --") as refused:
+        prepared(config)
+    assert ("(--pipeline.model.ssim-lambda)" in str(refused.value)) == (ask is other_option)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    trainer = trained(tiny_config(splatfacto_teacher, scene, tmp_path, 12))
+    assert trainer.base_dir == run and trainer._start_step == 6
+
+
+@pytest.mark.parametrize("stops", [1, 2])
+def test_load_config_goes_on_with_a_students_own_run(
+    scene: Path, tmp_path: Path, teachers: tuple[Path, ...], stops: int
+) -> None:
+    """Its config.yml names another frame of the teacher than the command, as it was found out."""
+    export = write_ply(tmp_path / "teacher.ply", read_teacher(teachers[0]).gaussians)
+
+    def config() -> Any:
+        return tiny_student(scene, tmp_path, (export,), 20, num_gaussians=37)
+
+    run = interrupted(config(), after=5)
+    assert loaded(run).pipeline.model.teacher_frame != config().pipeline.model.teacher_frame
+    for stop in range(1, stops):
+        assert interrupted(loaded(run), after=5 + stop) == run
+    trainer = prepared(loaded(run))
+    assert trainer.base_dir == run and trainer._start_step == 5 + stops
+    command = prepared(config())
+    assert command.base_dir == run and command._start_step == 5 + stops
+    command.train()
+    assert read_record(run)["finished"] is True
+
+
+def loaded(run: Path) -> Any:
+    return yaml.load((run / "config.yml").read_text(), Loader=yaml.Loader)
+
+
+def test_a_refusal_takes_away_a_new_folder_but_never_a_checkpoint(scene: Path, tmp_path: Path) -> None:
+    """The cap on the Gaussians is one that no machine could hold."""
+    capped = tiny_config(splatfacto_teacher, scene, tmp_path / "new", 12, max_gaussians=10**12)
+    with pytest.raises(SystemExit, match="What helps, most first"):
+        prepared(capped)
+    assert not capped.get_base_dir().exists()
+
+    run = interrupted(tiny_config(splatfacto_teacher, scene, tmp_path / "begun", 12), after=5)
+    again = tiny_config(splatfacto_teacher, scene, tmp_path / "begun", 12)
+    again.set_timestamp()
+    again.pipeline.model.max_gaussians = 10**12
+    with pytest.raises(SystemExit, match="What helps, most first"):
+        again.setup().setup()
+    assert again.get_base_dir() == run and checkpoints(run) == ["step-000000005.ckpt"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distilled_splat.trust import LONG_MEMORY, MEMORY, LabelTrust
+from distilled_splat.student.trust import LONG_MEMORY, MEMORY, LabelTrust
 
 PHOTO = torch.full((6, 5, 3), 0.5)
 

@@ -18,8 +18,8 @@ from browser import chromium, picture, wait_until
 from PIL import Image
 from tiny import tiny_student, tiny_teacher, trained
 
-from distilled_splat.readers import read_teacher
-from distilled_splat.teachers import VARIANTS
+from distilled_splat.teachers.kinds import VARIANTS
+from distilled_splat.teachers.reading import read_teacher
 
 pytestmark = pytest.mark.slow
 

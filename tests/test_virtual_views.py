@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from distilled_splat.render import View
-from distilled_splat.virtual_views import views_between
+from distilled_splat.ops.views import View
+from distilled_splat.student.virtual_views import views_between
 
 
 def ring(count: int, radius: float = 2.0) -> list[View]:

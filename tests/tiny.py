@@ -12,7 +12,7 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 from nerfstudio.plugins.types import MethodSpecification
 from nerfstudio.utils import writer
 
-from distilled_splat.config import distilled_splatfacto, splatfacto_teacher
+from distilled_splat.methods import distilled_splatfacto, splatfacto_teacher
 
 CPU = torch.device("cpu")
 
@@ -69,7 +69,7 @@ def tiny_teacher(scene: Path, output: Path, iterations: int = 4, **options: Any)
 
 def tiny_student(scene: Path, output: Path, teachers: tuple[Path, ...], iterations: int = 4, **options: Any) -> Any:
     """Return a student's config; the teachers it gets have hardly been trained, so any that renders at all will do."""
-    options = {"teachers": teachers, "least_teacher_psnr": 1.0, **options}
+    options = {"teachers": teachers, "min_teacher_psnr": 1.0, **options}
     return tiny_config(distilled_splatfacto, scene, output, iterations, **options)
 
 

@@ -1,4 +1,4 @@
-"""Exact sizes: the schedule of cuts, importance, the choice, and the resizing of a splat in training."""
+"""Exact sizes: the schedule of pruning, importance, the choice, and the resizing of a splat in training."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenes import splat_and_view
 
-from distilled_splat.gaussians import SH_DEGREE_0
-from distilled_splat.simplify import choose, count_after_cut, cut_steps, importance, resize
+from distilled_splat.ops.importance import importance
+from distilled_splat.splat.gaussians import SH_DEGREE_0
+from distilled_splat.student.pruning import PruningSchedule, choose, count_after_pruning, prune_steps, resize
 
 COLUMNS: dict[str, tuple[int, ...]] = {
     "means": (3,),
@@ -24,25 +25,25 @@ COLUMNS: dict[str, tuple[int, ...]] = {
 
 
 @given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(1, 20))
-def test_cuts_always_end_at_the_target(start: int, target: int, cuts: int) -> None:
+def test_prunings_always_end_at_the_target(start: int, target: int, times: int) -> None:
     count = start
-    for left in range(cuts, 0, -1):
-        after = count_after_cut(count, target, left)
+    for left in range(times, 0, -1):
+        after = count_after_pruning(count, target, left)
         assert min(count, target) <= after <= max(count, target)
         count = after
     assert count == target
 
 
-def test_cuts_keep_equal_fractions() -> None:
+def test_prunings_keep_equal_fractions() -> None:
     counts = [100_000]
     for left in range(4, 0, -1):
-        counts.append(count_after_cut(counts[-1], 6250, left))
+        counts.append(count_after_pruning(counts[-1], 6250, left))
     assert counts == [100_000, 50_000, 25_000, 12_500, 6250]
 
 
-def test_cut_steps_span_the_interval() -> None:
-    assert cut_steps(4, 100, 400) == [100, 200, 300, 400]
-    assert cut_steps(1, 100, 400) == [400]
+def test_prune_steps_span_the_interval() -> None:
+    assert prune_steps(4, 100, 400) == (100, 200, 300, 400)
+    assert prune_steps(1, 100, 400) == (400,)
 
 
 def test_choice_takes_the_most_important() -> None:
@@ -116,3 +117,14 @@ def test_a_splat_of_nothing_is_refused() -> None:
     parameters, optimizers = splat(4)
     with pytest.raises(ValueError, match="at least one"):
         resize(parameters, optimizers, {}, torch.ones(4), 0, sampled=False)
+
+
+def test_a_schedule_prunes_when_it_is_due_and_ends_at_its_target() -> None:
+    schedule = PruningSchedule(prune_steps(4, 100, 400), target=6250, last_step=999)
+    counts, count = [], 100_000
+    for step in range(1000):
+        found = schedule.count_at(step, count)
+        if found is not None:
+            counts.append((step, found))
+            count = found
+    assert counts == [(100, 50_000), (200, 25_000), (300, 12_500), (400, 6250)]

@@ -1,0 +1,136 @@
+"""gsplat's kernels on a machine with CUDA: what compiles them is found, or missed in one sentence, once at a time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from distilled_splat.ops.toolchain import first_complaint, nvcc_release
+
+ROOT = Path(__file__).parents[1]
+FAULT = "from distilled_splat.ops.toolchain import fault_of_kernels; print('FAULT:', fault_of_kernels())"
+
+
+def program(folder: Path, name: str, script: str) -> Path:
+    """Write a program into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+def start(code: str, folder: Path, python: str = sys.executable, **variables: str) -> subprocess.Popen[str]:
+    """Start Python with a bare PATH and a CUDA_HOME in which there is nothing, unless the variables say otherwise."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("PATH", "CUDA_HOME", "CUDA_PATH")}
+    bare = {"PATH": "/nowhere", "CUDA_HOME": f"{folder / 'no-cuda'}", "TORCH_EXTENSIONS_DIR": f"{folder / 'built'}"}
+    return subprocess.Popen(
+        [python, "-c", code], env={**kept, **bare, **variables}, cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def told(process: subprocess.Popen[str]) -> str:
+    """Return what a process prints, on one line."""
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return " ".join(output.split())
+
+
+@pytest.mark.parametrize("variable", ["CUDA_HOME", "CUDA_PATH"])
+def test_ninja_and_nvcc_are_found_where_they_lie_by_us_and_by_those_we_start(variable: str, tmp_path: Path) -> None:
+    nvcc = program(tmp_path / "cuda" / "bin", "nvcc", "echo release 12.4, V12.4.1")
+    code = (
+        "import shutil, subprocess; from distilled_splat.ops.toolchain import put_tools_on_path; put_tools_on_path();"
+        "print(shutil.which('ninja'), subprocess.run(['nvcc'], capture_output=True, text=True).stdout)"
+    )
+    output = told(start(code, tmp_path, **{"CUDA_HOME": "", variable: f"{tmp_path / 'cuda'}"}))
+    assert output == f"{Path(sys.executable).parent / 'ninja'} release 12.4, V12.4.1"
+    assert nvcc_release(f"{nvcc}") == "12.4"
+
+
+def test_what_is_on_path_already_is_not_hidden(tmp_path: Path) -> None:
+    program(tmp_path / "mine", "nvcc", "echo mine")
+    program(tmp_path / "cuda" / "bin", "nvcc", "echo other")
+    code = (
+        "import subprocess; from distilled_splat.ops.toolchain import put_tools_on_path; put_tools_on_path();"
+        "print(subprocess.run(['nvcc'], capture_output=True, text=True).stdout)"
+    )
+    assert told(start(code, tmp_path, PATH=f"{tmp_path / 'mine'}", CUDA_HOME=f"{tmp_path / 'cuda'}")) == "mine"
+
+
+def test_without_nvcc_one_sentence_says_what_to_install(tmp_path: Path) -> None:
+    sentence = told(start(FAULT, tmp_path)).partition("FAULT: ")[2]
+    assert "because nvcc is neither on PATH nor in $CUDA_HOME/bin: install the CUDA toolkit" in sentence
+    assert f"{torch.version.cuda}" in sentence and "CUDA_VISIBLE_DEVICES to nothing" in sentence
+
+
+def test_without_ninja_one_sentence_says_what_to_install(tmp_path: Path) -> None:
+    """An environment of its own, in which pip has not put ninja beside Python."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    folders = [f"{ROOT}", *(folder for folder in sys.path if "site-packages" in folder)]
+    program(tmp_path / "cuda", "nvcc", "echo release 13.0")
+    python = f"{tmp_path / 'bare' / 'bin' / 'python'}"
+    variables = {"PATH": f"{tmp_path / 'cuda'}", "PYTHONPATH": os.pathsep.join(folders)}
+    output = told(start(FAULT, tmp_path, python, **variables))
+    assert "Compiling gsplat's CUDA kernels: once on this machine, for some minutes." in output
+    assert "cannot be compiled (Ninja is required" in output and "install ninja" in output
+
+
+def test_a_compiler_that_fails_is_quoted(tmp_path: Path) -> None:
+    program(tmp_path / "cuda" / "bin", "nvcc", "echo 'kernel.cu(7): error: no such thing' >&2; exit 1")
+    program(tmp_path / "cuda" / "bin", "c++", "echo 12.2.0")
+    variables = {"PATH": "/usr/bin:/bin", "CUDA_HOME": f"{tmp_path / 'cuda'}", "CXX": f"{tmp_path / 'cuda/bin/c++'}"}
+    sentence = told(start(FAULT, tmp_path, **variables, TORCH_CUDA_ARCH_LIST="9.0")).partition("FAULT: ")[2]
+    assert "cannot be compiled (kernel.cu(7): error: no such thing): install" in sentence
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    sentence = told(start(FAULT, tmp_path, TORCH_EXTENSIONS_DIR=f"{tmp_path / 'file'}")).partition("FAULT: ")[2]
+    assert "cannot be kept" in sentence and "TORCH_EXTENSIONS_DIR" in sentence
+
+
+def test_the_compilers_first_complaint_is_the_one_that_is_told() -> None:
+    assert first_complaint(RuntimeError("Error building\n[1/2] nvcc\na.cu: fatal error: b.h\nx: error: y")) == (
+        "a.cu: fatal error: b.h"
+    )
+    assert first_complaint(RuntimeError("\n Ninja is required. \n")) == "Ninja is required"
+    assert first_complaint(MemoryError()) == "MemoryError"
+
+
+SLOW_COMPILER = """
+import pathlib, sys, time, torch.utils.cpp_extension as torch_builds
+
+def load(name, sources, build_directory=None, **options):
+    mine = pathlib.Path(build_directory) / f"object-of-{sys.argv[1]}.o"
+    for _ in range(4):
+        with mine.open("a") as file:
+            file.write("x")
+        time.sleep(0.5)
+        assert mine.exists(), "another process has removed it"
+    (mine.parent / "gsplat_cuda.so").touch()
+    return sys.argv[1]
+
+torch_builds.load = load
+from distilled_splat.ops.toolchain import fault_of_kernels
+fault = fault_of_kernels()
+from gsplat.cuda._backend import _C
+print("FAULT:", fault, _C)
+"""
+
+
+def test_processes_compile_one_after_the_other(tmp_path: Path) -> None:
+    """By itself gsplat removes what another process has half compiled."""
+    program(tmp_path / "cuda" / "bin", "nvcc", "exit 0")
+    code = SLOW_COMPILER.replace("sys.argv[1]", "__import__('os').environ['NAME']")
+    variables = {"CUDA_HOME": f"{tmp_path / 'cuda'}"}
+    processes = [start(code, tmp_path, NAME=name, **variables) for name in ("one", "two")]
+    outputs = [told(process) for process in processes]
+    assert [output.partition("FAULT: ")[2] for output in outputs] == ["None one", "None two"]
+    assert sum("Compiling gsplat's CUDA kernels" in output for output in outputs) == 1
