@@ -29,7 +29,13 @@ from distilled_splat.runs.checkpoints import load_tensors
 from distilled_splat.runs.record import read_record
 from distilled_splat.teachers.reading import read_teacher
 
-KEEP = 0.3
+STEPS, TEACHER_STEPS, KEEP = 100, 400, 0.3
+SMALL_JOB = (
+    "--max-num-iterations", str(STEPS), "--teacher-iterations", str(TEACHER_STEPS), "--steps-per-save", "10",
+    "--pipeline.model.keep-fraction", str(KEEP), "--pipeline.model.min-refine-every", "10",
+    "--pipeline.model.max-gaussians", "700",
+)  # fmt: skip
+"""Options of a small job: teachers made with them are taken by every command that has them."""
 KINDS = ("command", "teacher", "both")
 PATIENCE = 600
 """Seconds after which a command is taken for stuck."""
@@ -50,9 +56,7 @@ def start(scene: Path, output: Path) -> subprocess.Popen[bytes]:
     command = [
         str(Path(sys.executable).parent / "ns-train"), "distilled-splatfacto",
         "--data", scene, "--output-dir", output, "--vis", "tensorboard",
-        "--max-num-iterations", 100, "--teacher-iterations", 150, "--steps-per-save", 10,
-        "--pipeline.model.keep-fraction", KEEP, "--pipeline.model.min-refine-every", 10,
-        "--pipeline.model.max-gaussians", 700,
+        *SMALL_JOB,
         "nerfstudio-data", "--eval-mode", "interval", "--eval-interval", 4,
     ]  # fmt: skip
     with (output / "log").open("ab") as log:

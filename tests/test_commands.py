@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
-from kill_at_random import round_of_kills
+from kill_at_random import KEEP, SMALL_JOB, STEPS, TEACHER_STEPS, round_of_kills
 from PIL import Image
 from plyfile import PlyData
 from tiny import scalars
@@ -32,7 +32,6 @@ from distilled_splat.teachers.reading import read_teacher
 
 pytestmark = pytest.mark.slow
 
-STEPS, TEACHER_STEPS, KEEP = 100, 400, 0.3
 PATIENCE = 600
 """Seconds after which a command that ought to have come to something is taken for stuck."""
 
@@ -87,10 +86,7 @@ def train(log: Path, scene: Path, output: Path, *more: str | Path) -> Command:
     return Command(
         log, "ns-train", "distilled-splatfacto",
         "--data", scene, "--output-dir", output, "--vis", "tensorboard",
-        "--max-num-iterations", str(STEPS), "--teacher-iterations", str(TEACHER_STEPS),
-        "--steps-per-save", "10", "--logging.steps-per-log", "1",
-        "--pipeline.model.keep-fraction", str(KEEP), "--pipeline.model.min-refine-every", "10",
-        "--pipeline.model.max-gaussians", "700", "--pipeline.model.lambda-structure", "1",
+        *SMALL_JOB, "--logging.steps-per-log", "1", "--pipeline.model.lambda-structure", "1",
         "--pipeline.model.lambda-kd", "1", "--pipeline.model.min-teacher-advantage", "0",
         "--pipeline.model.full-overfit-gap", "0",
         *more,
