@@ -35,7 +35,8 @@ class Teaching:
         trust: by how much labels count, as the photos show it.
         lambda_kd: weight of the label of a view that has a photo.
         structure: the structural loss, None where it has no weight.
-        lambda_depth: weight of the loss against the teachers' depths.
+        lambda_depth: weight of the loss against the teachers' depths, as a mean over the steps.
+        depth_every: steps between two applications of it.
         pruning: when to prune, and to how many Gaussians.
         importance: what decides which Gaussians go.
         prune_sampling: whether those that stay are drawn by chance.
@@ -48,6 +49,7 @@ class Teaching:
     lambda_kd: float
     structure: Optional[Structure]
     lambda_depth: float
+    depth_every: int
     pruning: PruningSchedule
     importance: Measure
     prune_sampling: bool
@@ -58,6 +60,10 @@ class Teaching:
         """Whether there is any use for pseudo labels."""
         return self.lambda_kd > 0 or self.curriculum.virtual_fraction > 0
 
+    def teaches_depth(self, step: int) -> bool:
+        """Tell whether a step has the loss against the teachers' depths."""
+        return self.lambda_depth > 0 and step % self.depth_every == 0
+
     def begin(self, student: PortableSplatfactoModel, photo: int) -> Lesson:
         """Choose the lesson of a step whose turn it is for this photo; logged steps look at the photo."""
         trust = self.trust.value * self.trust.overfit
@@ -67,7 +73,7 @@ class Teaching:
     def losses(
         self, student: PortableSplatfactoModel, outputs: dict[str, Any], batch: dict[str, Any]
     ) -> dict[str, Tensor]:
-        """Return L_color on the photo, lambda_kd L_color on its label, and the structural loss.
+        """Return L_color on the photo, lambda_kd L_color on its label, and the structural losses.
 
         See Distilled-3DGS, sections 3.2 and 3.3. Where there is no photo there is L_color on the label alone.
         """
@@ -88,9 +94,10 @@ class Teaching:
             losses["kd_loss"] = lambda_kd * losses["kd_loss"]
         if self.structure is not None and self.structure.is_due(student.step):
             losses["structure_loss"] = self.structure.loss(student.gaussians())
-        if self.lambda_depth > 0:
+        if self.teaches_depth(student.step):
             true, belief = self.labels.surface(lesson.index, lesson.view, student._get_downscale_factor())
-            losses["depth_loss"] = self.lambda_depth * depth_loss(outputs["depth"], true, belief)
+            weight = self.lambda_depth * self.depth_every
+            losses["depth_loss"] = weight * depth_loss(outputs["depth"], true, belief)
         return losses
 
     def label(self, student: PortableSplatfactoModel, lesson: Lesson, background: Tensor) -> Tensor:

@@ -25,8 +25,8 @@ from distilled_splat.workflows.controls_report import DEFAULT, write_report
 TEACHER, STUDENT, PAPER = "splatfacto-teacher", "distilled-splatfacto", "distilled-splatfacto-paper"
 NO_TEACHERS = ("--pipeline.model.lambda-kd", "0", "--pipeline.model.virtual-fraction", "0")
 LABELLED_PHOTOS = ("--pipeline.model.lambda-kd", "1")
-NO_STRUCTURE = ("--pipeline.model.lambda-structure", "0")
-STRUCTURE = ("--pipeline.model.lambda-structure", "1")
+NO_STRUCTURE = ("--pipeline.model.lambda-structure", "0", "--pipeline.model.lambda-depth", "0")
+STRUCTURE = ("--pipeline.model.lambda-structure", "1", "--pipeline.model.lambda-depth", "0")
 NO_VIRTUAL = ("--pipeline.model.virtual-fraction", "0")
 VIRTUAL = ("--pipeline.model.virtual-fraction", "0.5")
 FROM_POINTS = (
@@ -60,6 +60,7 @@ KINDS = (
     Kind("three kinds + structure", THREE_KINDS, (*LABELLED_PHOTOS, *STRUCTURE, *NO_VIRTUAL)),
     Kind("three kinds + virtual views", THREE_KINDS, (*LABELLED_PHOTOS, *NO_STRUCTURE, *VIRTUAL)),
     Kind("three kinds + structure + virtual views", THREE_KINDS, (*LABELLED_PHOTOS, *STRUCTURE, *VIRTUAL)),
+    Kind("our default without structural loss", THREE_KINDS, NO_STRUCTURE),
     Kind(DEFAULT, THREE_KINDS),
     Kind("the paper's schedule", THREE_KINDS, method=PAPER),
 )
