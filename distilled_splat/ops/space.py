@@ -1,0 +1,124 @@
+"""Where a splat has something: its optical density on a grid of all space, and rays that end in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from distilled_splat.cpu.rays import cast_rays
+from distilled_splat.splat.gaussians import Gaussians
+
+RESOLUTION = 160
+"""Cells along each axis of the contracted space, which reaches from -2 to 2."""
+CELL = 4 / RESOLUTION
+MOST_SAMPLES = 64
+"""Points that stand for one Gaussian at the most."""
+
+
+def contracted(points: Tensor) -> Tensor:
+    """Map all space [..., 3] into the cube from -2 to 2: the unit cube stays, what is outside comes nearer.
+
+    With m the largest coordinate, x -> (2 - 1 / m) x / m outside (Mip-NeRF 360, with the maximum norm).
+    """
+    largest = points.abs().amax(dim=-1, keepdim=True).clamp_min(1.0)
+    return (2 - 1 / largest) * points / largest
+
+
+def cell_of(points: Tensor) -> Tensor:
+    """Return the number of the grid's cell that each point [..., 3] lies in, int64 [...]."""
+    place = ((contracted(points) + 2) / CELL).long().clamp(0, RESOLUTION - 1)
+    return (place[..., 0] * RESOLUTION + place[..., 1]) * RESOLUTION + place[..., 2]
+
+
+def cell_volumes() -> Tensor:
+    """Return the volume of each cell in the space that is not contracted, [RESOLUTION^3]."""
+    axis = (torch.arange(RESOLUTION) + 0.5) * CELL - 2
+    largest = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).abs().amax(dim=0).flatten().clamp_min(1.0)
+    outer = 1 / (2 - largest)  # m of the point that was contracted to here
+    return CELL**3 * outer**2 * (outer / largest) ** 2
+
+
+@dataclass(frozen=True)
+class Hits:
+    """What rays end on.
+
+    Attributes:
+        distance: to where half of the light is gone, infinite where a ray ends on nothing, [E, D].
+        fog: how gradually it ends: the distance between a fifth and four fifths of the light gone, as a part of the
+            distance, [E, D].
+        cell: the cell of the end, int64 [E, D].
+    """
+
+    distance: Tensor
+    fog: Tensor
+    cell: Tensor
+
+    def __getitem__(self, chosen: Tensor) -> Hits:
+        """Return the rays from the eyes that an index tensor chooses."""
+        return Hits(self.distance[chosen], self.fog[chosen], self.cell[chosen])
+
+    @property
+    def ends(self) -> Tensor:
+        """Whether a ray ends on something, [E, D]."""
+        return torch.isfinite(self.distance)
+
+
+@dataclass(frozen=True)
+class Space:
+    """A splat's space in its unit frame.
+
+    Attributes:
+        density: what a ray loses of its light in a unit of its way, as an exponent, [RESOLUTION^3].
+        count: Gaussians in each cell, weighted by opacity, [RESOLUTION^3].
+        log_detail: mean logarithm of their size, [RESOLUTION^3]; 0 where there are none.
+    """
+
+    density: Tensor
+    count: Tensor
+    log_detail: Tensor
+
+    @classmethod
+    def of(cls, gaussians: Gaussians, seed: int = 0) -> Space:
+        """Lay Gaussians into the grid; large ones as several points drawn from them."""
+        generator = torch.Generator().manual_seed(seed)
+        here = gaussians.to("cpu")
+        scales, opacities = torch.exp(here.log_scales), torch.sigmoid(here.logit_opacities)
+        section = scales.prod(dim=1) / scales.amin(dim=1).clamp_min(1e-20)
+        shrunk = here.means.abs().amax(dim=1).clamp_min(1.0) ** 2
+        samples = (section / (CELL * shrunk) ** 2).ceil().clamp(1, MOST_SAMPLES).nan_to_num(1).long()
+        of = torch.repeat_interleave(torch.arange(len(here)), samples)
+        offsets = torch.randn(len(of), 3, generator=generator) * scales[of]
+        points = here.means[of] + turned(here.quats[of], offsets)
+        cells, parts = cell_of(points), 1 / samples[of]
+        size = RESOLUTION**3
+        # seen from all sides a flat Gaussian shows half of its section on average
+        blocked = torch.zeros(size).index_add(0, cells, torch.pi * (opacities * section)[of] * parts)
+        weights = opacities[of] * parts
+        count = torch.zeros(size).index_add(0, cells, weights)
+        logs = torch.zeros(size).index_add(0, cells, weights * 0.5 * torch.log(section.clamp_min(1e-20))[of])
+        return cls(blocked / cell_volumes(), count, logs / count.clamp_min(1e-12))
+
+    def cast(self, eyes: Tensor, directions: Tensor) -> Hits:
+        """Follow rays from each eye [E, 3] in all directions [D, 3] (unit vectors)."""
+        distance, fog = torch.empty(2, len(eyes), len(directions))
+        cell = torch.empty(len(eyes), len(directions), dtype=torch.int64)
+        cast_rays(eyes, directions, self.density.view(3 * (RESOLUTION,)), distance, fog, cell)
+        return Hits(distance, fog, cell)
+
+
+def turned(quats: Tensor, vectors: Tensor) -> Tensor:
+    """Turn vectors [N, 3] by quaternions [N, 4] (w, x, y, z) of any length."""
+    quats = torch.nn.functional.normalize(quats, dim=-1)
+    w, axis = quats[:, :1], quats[:, 1:]
+    twice = 2 * torch.cross(axis, vectors, dim=-1)
+    return vectors + w * twice + torch.cross(axis, twice, dim=-1)
+
+
+def sphere_directions(count: int) -> Tensor:
+    """Return unit vectors spread evenly over the sphere, [count, 3] (Fibonacci's lattice)."""
+    place = torch.arange(count) + 0.5
+    height, angle = 1 - 2 * place / count, place * (torch.pi * (3 - 5**0.5))
+    radius = (1 - height**2).sqrt()
+    return torch.stack((radius * angle.cos(), radius * angle.sin(), height), dim=1)

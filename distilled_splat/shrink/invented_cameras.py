@@ -1,0 +1,292 @@
+"""Cameras for a splat of which nobody knows the photos: where there is room to stand, and much to be seen.
+
+A splat has its Gaussians where photos had detail, and as small as the photos could tell. So a good view is one that
+shows many Gaussians, each at a size of about a pixel or more, sharply, with nothing close before it. Where nobody has
+taken photos there are few Gaussians, large ones, and fog.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from distilled_splat.ops.space import CELL, RESOLUTION, Hits, Space, cell_of, sphere_directions
+from distilled_splat.ops.render import render
+from distilled_splat.ops.views import View
+from distilled_splat.splat.gaussians import SH_DEGREE_0, Gaussians
+
+FIELD_OF_VIEW = math.radians(65)
+"""Across the longer side of an invented picture."""
+ASPECT = 4 / 3
+INSIDE, AROUND = 2400, 800
+"""Candidate places inside the bulk and a little beyond it, and on spheres about it."""
+RADII = (1.4, 1.8, 2.4, 3.2)
+FEW_DIRECTIONS, DIRECTIONS = 256, 1024
+"""Directions to follow rays in, from all candidates and from those that are worth a closer look."""
+AXES = 64
+"""Directions to look in from each place."""
+MOST_EYES = 700
+"""Candidates to look at closely."""
+THICKEST = 0.02
+"""Part of the light that may be lost in a cell's length where an eye stands."""
+CLEARANCE = 0.08
+"""Half sides of the bulk that should be free before nearly all of an eye's rays."""
+LEAST_WORTH = 0.25
+"""Places whose best view shows less than this part of what the best view of all shows are not taken."""
+ROOM = 0.4
+"""Part of an eye's rays that end on something in a room, with some space about the eye; around objects it is less."""
+FILLED = 0.4
+"""Part of a picture that shows something in the views by which that distance is estimated."""
+WITHIN = 0.35
+"""Part of the views that are taken from within."""
+KNOWN, MOSTLY = 0.05, 0.6
+"""Part of a block's Gaussians that views from within must show for it to be known from that side; part of what a view
+from further away shows that must be known."""
+BEST_VIEWS = 50
+"""Views by which the distance that the photos were taken from is estimated."""
+BLOCK = 4
+"""Cells along each axis that count as one when the views' coverage is measured."""
+SIDES = 14
+"""Directions from which each block is to be seen."""
+LEAST_COVERED = 0.05
+"""Part of a picture that must show something."""
+BLURRED = 2.0
+"""How much larger than usual Gaussians are in a picture where they are fog, in its logarithm."""
+
+
+@dataclass(frozen=True)
+class Invented:
+    """Views that were chosen, in the order of their worth.
+
+    Attributes:
+        eyes: places, [V, 3].
+        looks: unit vectors along the views' axes, [V, 3].
+        scale: logarithm of distance over size of the Gaussians that they show.
+    """
+
+    eyes: Tensor
+    looks: Tensor
+    scale: float
+
+
+def candidate_eyes(space: Space, generator: torch.Generator) -> Tensor:
+    """Return free places inside a splat's bulk and around it, in no order, [E, 3]."""
+    inside = 1.2 * (2 * torch.rand(INSIDE, 3, generator=generator) - 1)
+    outside = torch.nn.functional.normalize(torch.randn(AROUND, 3, generator=generator), dim=1)
+    outside = outside * torch.tensor(RADII).repeat(AROUND // len(RADII))[:, None]
+    eyes = torch.cat((inside, outside))[torch.randperm(INSIDE + AROUND, generator=generator)]
+    return eyes[space.density[cell_of(eyes)] * CELL < THICKEST]
+
+
+def worth_of(space: Space, hits: Hits, cone: Tensor) -> tuple[Tensor, float]:
+    """Return how many Gaussians each ray stands for, and the scale of detail that views should show.
+
+    That scale is the logarithm of a Gaussian's distance over its size. Training makes Gaussians of about two pixels; so
+    it is nearly the same all over a photo, and where nobody took photos it is smaller. The best views tell it.
+
+    Args:
+        space: where the splat has something.
+        hits: what the rays end on, [E, D].
+        cone: which rays a view along each axis shows, 0 or 1, [A, D].
+
+    Returns:
+        The Gaussians by ray that are resolved and sharp, [E, D], and the scale.
+    """
+    distance = torch.where(hits.ends, hits.distance, 0.0)
+    log_ratio = distance.clamp_min(1e-6).log() - space.log_detail[hits.cell]
+    ends = hits.ends.float() @ cone.T
+    means = torch.where(hits.ends, log_ratio, 0.0) @ cone.T / ends.clamp_min(1)
+    means = torch.where(ends > FILLED * cone.sum(dim=1), means, -torch.inf)
+    scale = float(means.flatten().topk(min(BEST_VIEWS, means.numel())).values.mean())
+    stretched = outer_scale(hits.cell) ** 2
+    shown = distance**2 * space.count[hits.cell] / (CELL * stretched) ** 2 * (4 * math.pi / distance.shape[1])
+    resolved = torch.sigmoid((scale + 0.5 - log_ratio) / 0.3)
+    sharp = torch.exp(-((hits.fog.clamp_max(10) / 0.4) ** 2))
+    clear = torch.sigmoid((hits.distance.quantile(0.02, dim=1, interpolation="lower") - CLEARANCE) / 0.02)
+    return torch.where(hits.ends, shown * resolved * sharp * clear[:, None], 0.0), scale
+
+
+def outer_scale(cells: Tensor) -> Tensor:
+    """Return m of the points that were contracted into cells: how much longer they are in space is its square."""
+    place = torch.stack((cells // RESOLUTION**2, cells // RESOLUTION % RESOLUTION, cells % RESOLUTION))
+    return 1 / (2 - ((place + 0.5) * CELL - 2).abs().amax(dim=0).clamp_min(1.0))
+
+
+def invent(space: Space, count: int, shows: Callable[[Tensor, Tensor, float], bool], seed: int = 0) -> Invented:
+    """Choose views of a splat: of an object from all around, of a room from within.
+
+    Within is where many rays end on something. From outside a room its walls' backs would be seen, which nobody has
+    taken photos of; so the other views of it must show what views from within show, from the same side.
+
+    Args:
+        space: where the splat has something, in its unit frame.
+        count: number of views, at most.
+        shows: looks at a view from a place [3] along an axis [3] itself, at a scale of detail, and tells whether it is
+            a picture of something; a place whose view is none is not taken again.
+        seed: of the candidates.
+
+    Raises:
+        ValueError: if nothing can be seen from anywhere.
+    """
+    eyes = candidate_eyes(space, torch.Generator().manual_seed(seed))
+    if len(eyes) == 0:
+        raise ValueError("There is no free place in or around this splat to look at it from: give --cameras.")
+    axes, is_object = sphere_directions(AXES), False
+    for number in (FEW_DIRECTIONS, DIRECTIONS):
+        directions = sphere_directions(number)
+        cone = (axes @ directions.T > math.cos(FIELD_OF_VIEW / 2)).float()
+        hits = space.cast(eyes, directions)
+        worth, scale = worth_of(space, hits, cone)
+        if number == FEW_DIRECTIONS:
+            is_object = most_enclosed(hits) < ROOM
+        within = worth * enclosure(hits)[:, None]
+        kept = torch.cat([worthwhile(each @ cone.T)[:MOST_EYES] for each in (within, worth)]).unique()
+        eyes, hits, worth, within = eyes[kept], hits[kept], worth[kept], within[kept]
+
+    column, weights = columns(space, hits.cell, directions)
+
+    def is_picture(eye: int, axis: int) -> bool:
+        return shows(eyes[eye], axes[axis], scale)
+
+    if is_object:
+        chosen, _ = choose(worth, column, weights, cone, count, is_picture)
+    else:
+        chosen, seen = choose(within, column, weights, cone, round(WITHIN * count), is_picture)
+        known = (seen > KNOWN * weights)[column]
+        shown = (worth * known) @ cone.T >= MOSTLY * (worth @ cone.T)
+        chosen += choose(worth * known, column, weights, cone, count - len(chosen), is_picture, shown)[0]
+    if not chosen:
+        raise ValueError("Nothing can be seen of this splat from any free place: give --cameras.")
+    picked = torch.tensor(chosen)
+    return Invented(eyes[picked[:, 0]], axes[picked[:, 1]], scale)
+
+
+def choose(
+    worth: Tensor,
+    column: Tensor,
+    weights: Tensor,
+    cone: Tensor,
+    count: int,
+    is_picture: Callable[[int, int], bool],
+    allowed: Optional[Tensor] = None,
+) -> tuple[list[tuple[int, int]], Tensor]:
+    """Choose views one by one, each the one that adds most to what the others show.
+
+    Each view adds the Gaussians that it shows, the less the more often others show the same block from the same side.
+
+    Args:
+        worth: Gaussians that each ray shows, [E, D].
+        column: block and side that each ray sees, [E, D].
+        weights: Gaussians in each block, by block and side, [columns].
+        cone: which rays a view along each axis shows, [A, D].
+        count: number of views, at most.
+        is_picture: tells whether the view of a place along an axis is worth taking; a place of which one is not is not
+            taken again.
+        allowed: the views to choose from, [E, A]; all if not given.
+
+    Returns:
+        The views, as numbers of place and axis; and how many Gaussians they show of each block and side, [columns].
+    """
+    gain = worth @ cone.T  # [E, A], of late: what others show has since been taken off for some only
+    gain[gain.amax(dim=1) < LEAST_WORTH * gain.max()] = 0
+    if allowed is not None:
+        gain = gain * allowed
+    seen = torch.zeros(len(weights))
+    chosen: list[tuple[int, int]] = []
+    while len(chosen) < count and float(gain.max()) > 0:
+        eye, axis = divmod(int(gain.argmax()), len(cone))
+        now = (worth[eye] / (1 + seen[column[eye]] / weights[column[eye]])) @ cone.T
+        gain[eye] = torch.minimum(gain[eye], now)
+        if float(gain[eye, axis]) < float(gain.max()):
+            continue  # gains only fall, so that the others need not be computed anew
+        if not is_picture(eye, axis):
+            gain[eye] = 0
+            continue
+        chosen.append((eye, axis))
+        shown = cone[axis] > 0
+        seen.index_add_(0, column[eye, shown], worth[eye, shown])
+    return chosen, seen
+
+
+def enclosure(hits: Hits) -> Tensor:
+    """Return the part of each eye's rays that end on something, [E]."""
+    return hits.ends.float().mean(dim=1)
+
+
+def most_enclosed(hits: Hits) -> float:
+    """Return how enclosed one can be in a splat, with room about oneself and without fog."""
+    fog = torch.where(hits.ends, hits.fog, torch.nan).nanmedian(dim=1).values
+    nearest = hits.distance.quantile(0.02, dim=1, interpolation="lower")
+    found = enclosure(hits)[(nearest > 0.2) & (fog < 0.6)]
+    return float(found.topk(min(10, len(found))).values[-1]) if len(found) else 0.0
+
+
+def worthwhile(gain: Tensor) -> Tensor:
+    """Return the places, in their order, whose best view by gain [E, A] is not much worse than the best of all."""
+    best = gain.amax(dim=1)
+    return (best >= LEAST_WORTH * best.max()).nonzero()[:, 0]
+
+
+def columns(space: Space, cells: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Number the blocks of space that rays end in, with the side that they see each from.
+
+    Args:
+        space: where the splat has something.
+        cells: where rays end, [E, D].
+        directions: of the rays, [D, 3].
+
+    Returns:
+        For each ray the number of its block and side, [E, D]; for each number the Gaussians in the block, [columns].
+    """
+    side = (directions @ sphere_directions(SIDES).T).argmax(dim=1)
+    blocks = RESOLUTION // BLOCK
+    place = torch.stack((cells // RESOLUTION**2, cells // RESOLUTION % RESOLUTION, cells % RESOLUTION)) // BLOCK
+    block = (place[0] * blocks + place[1]) * blocks + place[2]
+    grid = space.count.view(blocks, BLOCK, blocks, BLOCK, blocks, BLOCK).sum(dim=(1, 3, 5)).flatten()
+    names, column = torch.unique(block * SIDES + side, return_inverse=True)
+    return column, grid[names // SIDES].clamp_min(1e-3)
+
+
+def looking(eye: Tensor, look: Tensor, up: Tensor, width: int, height: int, focal: float) -> View:
+    """Return the view from a place along an axis, with `up` up in the picture as far as it can be."""
+    forward = look / look.norm()
+    right = torch.linalg.cross(forward, up)
+    if float(right.norm()) < 1e-3:  # straight up or down
+        right = torch.linalg.cross(forward, up.roll(1))
+    right = right / right.norm()
+    down = torch.linalg.cross(forward, right)
+    viewmat = torch.eye(4, dtype=torch.float64)
+    viewmat[:3, :3] = torch.stack((right, down, forward))
+    viewmat[:3, 3] = -viewmat[:3, :3] @ eye
+    K = torch.tensor([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
+    return View(viewmat.float(), K, width, height)
+
+
+def sharpness(gaussians: Gaussians, view: View, scale: float) -> float:
+    """Return the part of what a view shows that is detail of the splat, and not fog or the inside of something.
+
+    Args:
+        gaussians: the splat.
+        view: a small view.
+        scale: logarithm of distance over size of the Gaussians that photos show.
+    """
+    lowest, highest = -16.0, 2.0
+    sizes = gaussians.log_scales.sum(dim=1) - gaussians.log_scales.amin(dim=1)
+    level = ((sizes / 2).clamp(lowest, highest) - lowest) / (highest - lowest)
+    grey = replace(
+        gaussians, sh_dc=((level - 0.5) / SH_DEGREE_0)[:, None].expand(-1, 3), sh_rest=gaussians.sh_rest[:, :0]
+    )
+    with torch.no_grad():
+        rendered = render(grey, view, depth=True)
+    assert rendered.depth is not None
+    covered = rendered.alpha[..., 0] > 0.5
+    if float(covered.float().mean()) < LEAST_COVERED:
+        return 0.0
+    log_size = lowest + (highest - lowest) * rendered.color[..., 0] / rendered.alpha[..., 0].clamp_min(1e-6)
+    log_ratio = rendered.depth[..., 0].clamp_min(1e-6).log() - log_size
+    return float((log_ratio[covered] > scale - BLURRED).float().mean())

@@ -1,0 +1,70 @@
+"""What a shrunk splat has lost: its pictures beside the original's, at views that nothing was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from distilled_splat.ops.losses import l1_and_ssim, psnr
+from distilled_splat.ops.render import render
+from distilled_splat.ops.views import View
+from distilled_splat.splat.gaussians import Gaussians
+
+GREY = 0.5
+"""The background that pictures are compared on."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One splat beside the original.
+
+    Attributes:
+        name: what it is.
+        gaussians: how many it has.
+        megabytes: of its file, in 10^6 bytes; None where none was written.
+        psnr: mean over the views of the PSNR against the original's pictures, in dB; None for the original itself.
+        ssim: mean of the SSIM.
+    """
+
+    name: str
+    gaussians: int
+    megabytes: Optional[float]
+    psnr: Optional[float] = None
+    ssim: Optional[float] = None
+
+
+@torch.no_grad()
+def pictures(gaussians: Gaussians, views: Sequence[View], antialiased: bool) -> list[Tensor]:
+    """Render views over grey, [H, W, 3] each, in [0, 1]."""
+    background = torch.full((3,), GREY, device=gaussians.means.device)
+    return [render(gaussians, view, antialiased=antialiased).over(background) for view in views]
+
+
+def compared(
+    name: str, shown: Sequence[Tensor], true: Sequence[Tensor], gaussians: int, megabytes: Optional[float]
+) -> Row:
+    """Measure pictures by the original's."""
+    both = list(zip(shown, true))
+    return Row(
+        name, gaussians, megabytes,
+        psnr=sum(psnr(one, other) for one, other in both) / len(both),
+        ssim=sum(float(l1_and_ssim(one, other)[1]) for one, other in both) / len(both),
+    )  # fmt: skip
+
+
+def print_rows(rows: Sequence[Row], views: int, console: Console) -> None:
+    """Print the table."""
+    table = Table("", "Gaussians", "MB", "PSNR, dB", "SSIM", title=f"Beside the original, at {views} other views")
+    for row in rows:
+        megabytes = "" if row.megabytes is None else f"{row.megabytes:.3f}"
+        quality = ("", "") if row.psnr is None else (f"{row.psnr:.2f}", f"{row.ssim:.4f}")
+        table.add_row(row.name, f"{row.gaussians}", megabytes, *quality)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    console.print(table)

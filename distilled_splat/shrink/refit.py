@@ -1,0 +1,84 @@
+"""The refit: a student of the splat itself, trained on the capture that it has taken of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from distilled_splat.jobs.command import last_words
+from distilled_splat.jobs.graph import Job, Schedule, State
+from distilled_splat.jobs.local import machine_slots, run_local
+from distilled_splat.ops.processor import num_threads
+from distilled_splat.runs.processes import EXIT_INTERRUPTED
+from distilled_splat.shrink.capture import DATAPARSER
+from distilled_splat.workflows.progress import Progress
+from distilled_splat.workflows.training_jobs import LOG_NAME, is_finished
+
+METHOD = "distilled-splatfacto"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all sizes have in common.
+
+    Attributes:
+        capture: the capture's folder.
+        splats: the splats as files, in the capture's frame.
+        output: folder of the runs.
+        iterations: steps of each refit.
+        sh_degree: of the spherical harmonics.
+        antialiased: whether the splats are rendered so.
+        device_type: cuda or cpu.
+        seed: of the trainings.
+    """
+
+    capture: Path
+    splats: tuple[Path, ...]
+    output: Path
+    iterations: int
+    sh_degree: int
+    antialiased: bool
+    device_type: str
+    seed: int
+
+    def run_of(self, count: int) -> Path:
+        """Return the run folder of a student of this size."""
+        return self.output / self.capture.name / METHOD / str(count)
+
+    def job(self, count: int) -> Job:
+        """Return the training of a student of this size."""
+        command = (
+            "-m", "nerfstudio.scripts.train", METHOD,
+            "--data", str(self.capture), "--output-dir", str(self.output), "--timestamp", str(count),
+            "--max-num-iterations", str(self.iterations), "--machine.seed", str(self.seed),
+            "--machine.device-type", self.device_type, "--vis", "tensorboard",
+            "--steps-per-eval-image", "1000000", "--steps-per-eval-all-images", "1000000",
+            "--pipeline.model.num-gaussians", str(count), "--pipeline.model.sh-degree", str(self.sh_degree),
+            "--pipeline.model.rasterize-mode", "antialiased" if self.antialiased else "classic",
+            "--pipeline.model.teacher-frame", "nerfstudio",
+            "--pipeline.model.teachers", *map(str, self.splats), *DATAPARSER,
+        )  # fmt: skip
+        run = self.run_of(count)
+        return Job(f"Student of {count} Gaussians", command, run / LOG_NAME, partial(is_finished, run), (), self.iterations)
+
+
+def refit(plan: Plan, counts: Sequence[int]) -> None:
+    """Train the students that are missing, and show how far they are.
+
+    Raises:
+        SystemExit: if a training fails or is interrupted; the same command resumes it.
+    """
+    jobs = [plan.job(count) for count in counts]
+    slots = machine_slots(plan.device_type, num_threads())
+    progress = Progress(jobs, len(slots))
+    schedule = Schedule(jobs, [job.name for job in jobs if job.done()], keep_going=False)
+    with progress:
+        reason = run_local(schedule, slots, progress)
+    if reason:
+        print(f"Stopped by {reason}; the same command resumes where it was saved.")
+        raise SystemExit(EXIT_INTERRUPTED)
+    for job in jobs:
+        if schedule.states[job.name] is State.FAILED:
+            raise SystemExit(f"{job.name} could not be trained: {last_words(job, 1)} Its log is {job.log}.")
