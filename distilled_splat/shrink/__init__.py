@@ -1,0 +1,1 @@
+"""A small splat refitted to a big one, without the photos."""
