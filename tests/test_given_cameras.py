@@ -445,6 +445,7 @@ def test_a_text_model_that_breaks_off_is_refused(tmp_path: Path) -> None:
     write_text(tmp_path, ring(3))
     for row, word in (("60 40 50", "PINHOLE"), ("inf 40 50 51 31 19", "pixels"), ("1e300 40 50 51 31 19", "pixels"),
                       (f"60 {'9' * 4000} 50 51 31 19", "pixels"), ("60 x 50 51 31 19", "cameras.txt"),
+                      (f"60 40 {'1' * 4000}x 51 31 19", "cameras.txt"),
                       ("60 40 nan 51 31 19", "focal length")):  # fmt: skip
         (folder / "cameras.txt").write_text(f"1 PINHOLE {row}\n")
         refused(folder, word)

@@ -10,6 +10,7 @@ from typing import BinaryIO, NamedTuple, Optional
 
 import numpy as np
 
+from distilled_splat.runs.words import words_of
 from distilled_splat.shrink.recording import Recording, photo_at, shot
 
 PLACES = (".", "0", "sparse/0", "sparse", "colmap/sparse/0")
@@ -83,8 +84,8 @@ def read_colmap(folder: Path) -> Recording:
             posed = list(binary_images(file) if binary else text_images(file))
     except (ValueError, IndexError, struct.error) as error:
         raise ValueError(
-            f"{folder} is not a whole model of COLMAP ({error}): its cameras{ending} or images{ending} is truncated or "
-            "damaged. Export the model again."
+            f"{folder} is not a whole model of COLMAP ({words_of(error)}): its cameras{ending} or "
+            f"images{ending} is truncated or damaged. Export the model again."
         ) from error
     if not posed:
         raise ValueError(f"{images} holds no images: give a model with at least one.")
