@@ -1,0 +1,141 @@
+"""Cameras as somebody's file has them, in one form for all formats, checked number by number."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Optional, get_args
+
+import numpy as np
+
+Orientation = Literal["pca", "up", "vertical", "none"]
+"""How nerfstudio's dataparser turns poses."""
+ORIENTATIONS: tuple[Orientation, ...] = get_args(Orientation)
+LONGEST_SIDE = 1 << 16
+"""Pixels; no photo is larger."""
+SLACK = 0.02
+"""How far a pose may be from a rotation: entries of R R^T - I. Files hold as few as three decimals."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One camera.
+
+    Attributes:
+        pose: camera-to-world in OpenCV axes, in the world of the file, float64 [4, 4].
+        intrinsics: fx, fy, cx, cy in pixels.
+        width: in pixels.
+        height: in pixels.
+        photo: the photo that was taken there; None where there is none.
+    """
+
+    pose: np.ndarray
+    intrinsics: tuple[float, float, float, float]
+    width: int
+    height: int
+    photo: Optional[Path] = None
+
+
+@dataclass(frozen=True)
+class Recording:
+    """All cameras of a file, and what it tells of its world.
+
+    Attributes:
+        kind: what the file is, in plain words.
+        shots: the cameras, in the order of the file.
+        to_capture: from the world of the file into the capture's, a similarity [4, 4].
+        to_saved: from the world of the file into the one that ns-process-data saves, a similarity [4, 4].
+        orientation: how nerfstudio's dataparser turns the saved poses; None where trainers take them as they are.
+    """
+
+    kind: str
+    shots: list[Shot]
+    to_capture: np.ndarray
+    to_saved: np.ndarray
+    orientation: Optional[Orientation] = "up"
+
+
+def numbers(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
+    """Return finite numbers of a shape, float64.
+
+    Args:
+        value: what the file holds.
+        shape: what it must be.
+        what: name of the thing and of where it stands, for the error.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    try:
+        found = np.array(value)
+        if found.dtype.kind not in "iuf":
+            raise ValueError("not numbers")
+        with np.errstate(over="ignore"):
+            fits = found.shape == shape and bool(np.isfinite(found.astype(np.float32)).all())
+    except (ValueError, TypeError, OverflowError):
+        fits, found = False, np.zeros(0)
+    if not fits:
+        size = " x ".join(map(str, shape)) + " finite numbers" if shape else "a finite number"
+        raise ValueError(f"{what} is not {size}: repair the file, or write it again.")
+    return found.astype(np.float64)
+
+
+def shot(
+    rotation: np.ndarray,
+    centre: np.ndarray,
+    intrinsics: tuple[float, float, float, float],
+    size: tuple[float, float],
+    what: str,
+    photo: Optional[Path] = None,
+) -> Shot:
+    """Return a camera, checked.
+
+    Args:
+        rotation: camera-to-world in OpenCV axes, [3, 3].
+        centre: where the camera stands, [3].
+        intrinsics: fx, fy, cx, cy in pixels.
+        size: width and height in pixels.
+        what: name of the camera and of its file, for the error.
+        photo: the photo that was taken there.
+
+    Raises:
+        ValueError: if the pose is not a rigid one, the focal length is not positive, or the image has no size.
+    """
+    off = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
+    placed = bool(np.isfinite(np.asarray(centre, np.float32)).all())
+    if not placed or not off <= SLACK or np.linalg.det(rotation) < 0:
+        raise ValueError(f"The pose of {what} is not a rotation and a place: repair the file, or write it again.")
+    if not all(math.isfinite(value) for value in intrinsics) or not min(intrinsics[:2]) > 0:
+        raise ValueError(f"The focal length of {what} is not a positive number: repair the file, or write it again.")
+    if not all(1 <= side <= LONGEST_SIDE and side == int(side) for side in size):
+        raise ValueError(
+            f"The image of {what} has {size[0]:g} x {size[1]:g} pixels: sides of 1 to {LONGEST_SIDE} pixels are read."
+        )
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = rotation, centre
+    return Shot(pose, intrinsics, int(size[0]), int(size[1]), photo)
+
+
+def check_similarity(matrix: np.ndarray, what: str) -> None:
+    """Refuse a change of frame [4, 4] that distorts shapes, or makes them nothing.
+
+    Raises:
+        ValueError: naming `what`.
+    """
+    size = abs(float(np.linalg.det(matrix[:3, :3]))) ** (1 / 3)
+    rotation = matrix[:3, :3] / max(size, 1e-12)
+    if not (size > 1e-9 and np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3)):
+        raise ValueError(f"{what} is no change of frame, it distorts shapes: repair the file, or write it again.")
+
+
+def photo_at(folder: Path, name: Any) -> Optional[Path]:
+    """Return the photo that a file names, which may leave its ending out; None where there is none."""
+    if not isinstance(name, str) or not name:
+        return None
+    try:
+        return next(
+            (path for end in ("", ".png", ".jpg", ".jpeg") if (path := folder / f"{name}{end}").is_file()), None
+        )
+    except (OSError, ValueError):  # a name that no file can have
+        return None
