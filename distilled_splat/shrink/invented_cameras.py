@@ -252,19 +252,20 @@ def columns(space: Space, cells: Tensor, directions: Tensor) -> tuple[Tensor, Te
     return column, grid[names // SIDES].clamp_min(1e-3)
 
 
-def looking(eye: Tensor, look: Tensor, up: Tensor, width: int, height: int, focal: float) -> View:
+def looking(
+    eye: Tensor, look: Tensor, up: Tensor, width: int, height: int, focal: float, device: torch.device | str = "cpu"
+) -> View:
     """Return the view from a place along an axis, with `up` up in the picture as far as it can be."""
-    forward = look / look.norm()
+    forward, up = look.double() / look.double().norm(), up.double()
     right = torch.linalg.cross(forward, up)
     if float(right.norm()) < 1e-3:  # straight up or down
         right = torch.linalg.cross(forward, up.roll(1))
     right = right / right.norm()
-    down = torch.linalg.cross(forward, right)
     viewmat = torch.eye(4, dtype=torch.float64)
-    viewmat[:3, :3] = torch.stack((right, down, forward))
-    viewmat[:3, 3] = -viewmat[:3, :3] @ eye
+    viewmat[:3, :3] = torch.stack((right, torch.linalg.cross(forward, right), forward))
+    viewmat[:3, 3] = -viewmat[:3, :3] @ eye.double()
     K = torch.tensor([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
-    return View(viewmat.float(), K, width, height)
+    return View(viewmat.float().to(device), K.to(device), width, height)
 
 
 def sharpness(gaussians: Gaussians, view: View, scale: float) -> float:
