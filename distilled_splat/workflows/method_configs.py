@@ -1,4 +1,4 @@
-"""The methods that nerfstudio finds: one teacher, one student, and the student by the paper's own schedule."""
+"""The methods: one teacher, one student, and the student by the paper's own schedule."""
 
 import torch
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
@@ -16,7 +16,7 @@ from distilled_splat.training.trainer import ResumableTrainerConfig
 from distilled_splat.workflows.distill import DistilledTrainerConfig
 from distilled_splat.workflows.teacher_configs import TEACHER_METHOD
 
-# every ns-* command imports this module before it opens a checkpoint
+# every ns-* command imports this module, by way of `methods`, before it opens a checkpoint
 allow_numpy_scalars()
 
 
