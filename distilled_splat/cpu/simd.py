@@ -13,14 +13,24 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import extending, types
-from numba.core import cgutils
+from numba.core import cgutils, config
+from numba.core.codegen import get_host_cpu_features
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
-LANES: int = 16 if llvm.get_host_cpu_features().get("avx512f", False) else 8
-"""Floats in a vector: what one register of this processor holds, and at least 8."""
+
+def _compiles_for_avx512() -> bool:
+    """Tell whether Numba compiles for AVX-512.
+
+    NUMBA_CPU_FEATURES decides, or NUMBA_CPU_NAME=generic, which has no features, or else this processor.
+    """
+    features = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    return "+avx512f" in features.split(",")
+
+
+LANES: int = 16 if _compiles_for_avx512() else 8
+"""Floats in a vector: what one register holds of the processor that Numba compiles for, and at least 8."""
 
 FLOAT = ir.FloatType()
 INT = ir.IntType(32)
