@@ -203,12 +203,16 @@ def greater_integers(typingctx: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
-def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
-    """Multiply and add with one rounding: a * b + c, the same bits wherever it stands; scalars are allowed."""
+def multiply_add(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """Give a * b + c, the same bits wherever it stands in a program; scalars are allowed.
+
+    It is rounded once where the processor has an instruction for it, and twice elsewhere: a fused one would be a call
+    of the C library for every lane there.
+    """
 
     def codegen(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
         vectors = [_as_vector(context, builder, x, t) for x, t in zip(args, sig.args)]
-        return _call_elementwise(builder, "fma", vectors)
+        return _call_elementwise(builder, "fmuladd", vectors)
 
     return floats(a, b, c), codegen
 
