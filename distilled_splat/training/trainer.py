@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Optional
@@ -295,7 +296,8 @@ class ResumableTrainer(Trainer):
         if self.config.save_only_latest_checkpoint:
             for older in self.checkpoint_dir.glob("step-*.ckpt"):
                 if older != path:
-                    older.unlink()
+                    with suppress(PermissionError):  # on Windows, while anybody reads it: the next save removes it
+                        older.unlink()
 
     def after_step(self, step: int) -> None:
         """Stop at the last step or when the command that started this one is gone, save when it is time, and report."""
@@ -314,16 +316,15 @@ class ResumableTrainer(Trainer):
         if done == 1:  # it reads the kernels, which says nothing of the others
             self.first_step_at = now
         pace = (now - self.first_step_at) / (done - 1) if done > 1 else None
-        write_json(
-            self.base_dir / PROGRESS_NAME,
-            {
-                "step": step + 1,
-                "steps": total,
-                "seconds_left": None if pace is None else round(pace * (total - step - 1), 1),
-                "gaussians": self.pipeline.model.num_points,  # type: ignore[union-attr]
-                "psnr": None if self.psnr is None else round(float(self.psnr), 2),
-            },
-        )
+        report = {
+            "step": step + 1,
+            "steps": total,
+            "seconds_left": None if pace is None else round(pace * (total - step - 1), 1),
+            "gaussians": self.pipeline.model.num_points,  # type: ignore[union-attr]
+            "psnr": None if self.psnr is None else round(float(self.psnr), 2),
+        }
+        with suppress(OSError):  # a report is not worth a training
+            write_json(self.base_dir / PROGRESS_NAME, report)
 
     def after_train(self, step: int) -> None:
         """Note in the run's record that it is finished, if it is, and let Ctrl-C end the viewer that stays open."""
