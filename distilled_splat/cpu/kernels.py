@@ -36,7 +36,7 @@ def kernel(function: Optional[Callable] = None, **options: Any) -> Any:
     """
     if function is None:
         return partial(kernel, **options)
-    dispatcher = njit(nogil=True, **options)(function)
+    dispatcher: Any = njit(nogil=True, **options)(function)
     try:
         dispatcher._cache = WidthCache(function)
     except RuntimeError:  # Numba found no folder for its cache

@@ -25,7 +25,8 @@ def _compiles_for_avx512() -> bool:
 
     NUMBA_CPU_FEATURES decides, or NUMBA_CPU_NAME=generic, which has no features, or else this processor.
     """
-    features = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    configured = config.CPU_FEATURES  # type: ignore[attr-defined]
+    features = get_host_cpu_features() if configured is None else configured
     return "+avx512f" in features.split(",")
 
 
