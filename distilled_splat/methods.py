@@ -1,81 +1,28 @@
-"""The methods that nerfstudio finds: one teacher, one student, and the student by the paper's own schedule."""
+"""The door through which nerfstudio finds the methods.
 
-import torch
-from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
-from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
-from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
-from nerfstudio.plugins.types import MethodSpecification
+Every ns-* command imports this module, those that train other methods, too. So what keeps the methods from being had
+is told in one sentence, and nerfstudio passes them over.
+"""
 
-from distilled_splat.runs.checkpoints import allow_numpy_scalars
-from distilled_splat.student.model import DistilledModelConfig
-from distilled_splat.teachers.kinds import TeacherModelConfig
-from distilled_splat.training.datamanager import PortableDatamanagerConfig
-from distilled_splat.training.model import PortableSplatfactoModelConfig
-from distilled_splat.training.optimizers import splat_optimizers
-from distilled_splat.training.trainer import ResumableTrainerConfig
-from distilled_splat.workflows.distill import DistilledTrainerConfig
-from distilled_splat.workflows.teacher_configs import TEACHER_METHOD
+from typing import Any, cast
 
-# every ns-* command imports this module before it opens a checkpoint
-allow_numpy_scalars()
+from nerfstudio.utils.rich_utils import CONSOLE
 
+from distilled_splat.runs.words import type_and_words
 
-def trainer_options(method_name: str, model: PortableSplatfactoModelConfig, cooldown: bool = False) -> dict:
-    """Return what all our methods share: data, device, viewer, optimizers, schedule of saving and evaluation."""
-    return {
-        "method_name": method_name,
-        "max_num_iterations": 30000,
-        "steps_per_eval_batch": 0,
-        "steps_per_eval_image": 500,
-        "steps_per_eval_all_images": 5000,
-        "pipeline": VanillaPipelineConfig(
-            datamanager=PortableDatamanagerConfig(
-                dataparser=NerfstudioDataParserConfig(load_3D_points=True), cache_images_type="uint8"
-            ),
-            model=model,
-        ),
-        "optimizers": splat_optimizers(cooldown),
-        "machine": MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu"),
-        "viewer": ViewerConfig(num_rays_per_chunk=1 << 15, websocket_host="127.0.0.1"),
-        # with the viewer alone nerfstudio never evaluates
-        "vis": "viewer+tensorboard",
-    }
+try:
+    from distilled_splat.workflows.method_configs import (
+        distilled_splatfacto,
+        distilled_splatfacto_paper,
+        splatfacto_teacher,
+    )
+except Exception as error:
+    CONSOLE.print(
+        f"distilled-splat's methods are left out, as it does not fit what is installed here ({type_and_words(error)}): "
+        "install a newer distilled-splat, or the versions that this one asks for.",
+        soft_wrap=True, markup=False,
+    )  # fmt: skip
+    # nerfstudio's registry says that this is no MethodSpecification, and goes on
+    splatfacto_teacher = distilled_splatfacto = distilled_splatfacto_paper = cast(Any, None)
 
-
-splatfacto_teacher = MethodSpecification(
-    config=ResumableTrainerConfig(**trainer_options(TEACHER_METHOD, TeacherModelConfig())),
-    description="Splatfacto on any device, plain, perturbed or with dropout: a teacher of Distilled-3DGS.",
-)
-
-distilled_splatfacto = MethodSpecification(
-    config=DistilledTrainerConfig(**trainer_options("distilled-splatfacto", DistilledModelConfig(), cooldown=True)),
-    description="Distilled-3DGS: trains (or takes) several teachers, then a student of a fraction of their size.",
-)
-
-distilled_splatfacto_paper = MethodSpecification(
-    config=DistilledTrainerConfig(
-        **trainer_options(
-            "distilled-splatfacto-paper",
-            DistilledModelConfig(
-                start_from="points",
-                stop_split_at=15000,
-                prune_start=15000,
-                prune_stop=15000,
-                prune_times=1,
-                prune_importance="weight",
-                prune_sampling=True,
-                lambda_kd=1.0,
-                virtual_fraction=0.0,
-                min_teacher_advantage=0.0,
-                full_overfit_gap=0.0,
-                lambda_depth=0.0,
-                lambda_structure=1.0,
-                structure_of="centres",
-                structure_resolutions=(128,),
-                structure_every=500,
-                lr_boost=0.0,
-            ),
-        )
-    ),
-    description="Distilled-3DGS by the paper's own schedule: from the points, pruned once, by sampling, at half of it.",
-)
+__all__ = ["distilled_splatfacto", "distilled_splatfacto_paper", "splatfacto_teacher"]

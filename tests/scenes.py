@@ -85,6 +85,15 @@ def dense_scene(
     )
 
 
+def radii_of(info: dict[str, Any]) -> Tensor:
+    """Return the radii [C, N]; beside gsplat 1.5 and later there are two of each, for its strategies, [C, N, 2]."""
+    radii = info["radii"]
+    if radii.dim() == 2:
+        return radii
+    assert torch.equal(radii[..., 0], radii[..., 1])
+    return radii[..., 0]
+
+
 def smooth_scene(seed: int = 0, count: int = 6, width: int = 13, height: int = 9) -> Scene:
     """Make a scene in which every Gaussian covers every pixel, well above 1/255 and far from opaque."""
     generator = torch.Generator().manual_seed(seed)

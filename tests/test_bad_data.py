@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.data.dataparsers.base_dataparser import DataParser
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from PIL import Image
 from refusals import refusal
@@ -126,6 +127,10 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "no transforms": (lambda capture: (capture / "transforms.json").unlink(), ("cannot be read",)),
     "transforms are no JSON": (lambda capture: (capture / "transforms.json").write_text("{"), ("cannot be read",)),
     "no frames": (lambda capture: edit(capture, lambda meta: meta.pop("frames")), ("cannot be read", "frames")),
+    "frames that are null": (
+        lambda capture: edit(capture, lambda meta: meta.update(frames=None)),
+        ("cannot be read", "TypeError"),
+    ),
     "empty frames": (lambda capture: edit(capture, lambda meta: meta.update(frames=[])), ("cannot be read",)),
     "a pose of the wrong shape": (
         lambda capture: edit(capture, lambda meta: meta["frames"][3].update(transform_matrix=[[1, 0], [0, 1]])),
@@ -150,6 +155,15 @@ def test_a_fault_is_one_sentence_for_a_teacher_and_before_the_first_teacher(
     with pytest.raises(SystemExit) as refused:
         parsed_scene(tiny_config(distilled_splatfacto, capture, tmp_path))
     assert all(word in str(refused.value.code) for word in (str(capture), *words)), refused.value.code
+
+
+def test_programs_that_do_not_fit_are_no_fault_of_the_data(
+    capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if a newer nerfstudio gave its dataparsers another signature."""
+    monkeypatch.setattr(DataParser, "get_dataparser_outputs", lambda self: None)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'split'"):
+        parsed_scene(tiny_config(distilled_splatfacto, capture, tmp_path))
 
 
 def left_in_training(config: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from gsplat.strategy import DefaultStrategy
 
 from distilled_splat.ops.densify import CappedStrategy
 
+GSPLAT = tuple(int(part) for part in version("gsplat").split(".")[:2])
 SHAPES: dict[str, tuple[int, ...]] = {"means": (3,), "scales": (3,), "quats": (4,), "opacities": (1,)}
 
 
@@ -63,6 +65,8 @@ def test_statistics_are_gsplats(absgrad: bool, until: int) -> None:
         means2d.grad = torch.randn(cameras, 300, 2, generator=generator)
         means2d.absgrad = means2d.grad.abs() * 2  # type: ignore[attr-defined]
         radii = torch.randint(-5, 20, (cameras, 300), generator=generator, dtype=torch.int32).clamp_min(0)
+        if GSPLAT >= (1, 5):
+            radii = torch.stack((radii, radii), dim=-1)
         info = {
             "means2d": means2d, "radii": radii, "width": 70, "height": 45, "n_cameras": cameras, "gaussian_ids": None,
         }  # fmt: skip

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from exports import cloud, same
+from gsplat.cuda._torch_impl import _eval_sh_bases_fast
 from gsplat.utils import normalized_quat_to_rotmat
 from scenes import dense_scene
 
 from distilled_splat.ops.render import render
 from distilled_splat.ops.views import View
-from distilled_splat.splat.frames import harmonics_rotation, moved
+from distilled_splat.splat.frames import moved
 from distilled_splat.splat.gaussians import Gaussians
+from distilled_splat.splat.harmonics import harmonics, harmonics_rotation
 
 
 def rotation(seed: int) -> torch.Tensor:
@@ -54,6 +57,24 @@ def test_the_same_view_before_and_after_is_the_same_picture(
     # where an alpha sits on the 1/255 cutoff, rounding decides
     assert float(difference.mean()) < 1e-5 and float(difference.max()) < 0.01
     assert float((first.color - unturned.color).abs().mean()) > 0.01
+
+
+@pytest.mark.parametrize("degree", range(5))
+def test_harmonics_are_the_basis_of_gsplat(degree: int) -> None:
+    directions = torch.nn.functional.normalize(torch.randn(200, 3, generator=torch.Generator().manual_seed(3)), dim=-1)
+    theirs = _eval_sh_bases_fast((degree + 1) ** 2, directions.double())
+    assert torch.allclose(harmonics(degree, directions.double()), theirs, rtol=0, atol=1e-7)
+
+
+def test_harmonics_are_orthonormal_on_the_sphere() -> None:
+    """By a quadrature that is exact for products of two harmonics of degree 4: polynomials of degree 8."""
+    heights, weights = (torch.from_numpy(values) for values in np.polynomial.legendre.leggauss(6))
+    angles = torch.arange(12, dtype=torch.float64) * (2 * math.pi / 12)
+    z, angle = (grid.flatten() for grid in torch.meshgrid(heights, angles, indexing="ij"))
+    circle = (1 - z**2).sqrt()
+    values = harmonics(4, torch.stack((circle * angle.cos(), circle * angle.sin(), z), dim=-1))
+    areas = (weights[:, None] * (2 * math.pi / 12)).expand(6, 12).flatten()
+    assert torch.allclose(values.T @ (areas[:, None] * values), torch.eye(25, dtype=torch.float64), atol=1e-12)
 
 
 def test_harmonics_turn_as_a_group_and_keep_their_length() -> None:

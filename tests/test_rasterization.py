@@ -11,7 +11,7 @@ from typing import Any, Optional
 import pytest
 import reference
 import torch
-from scenes import Scene, dense_scene, smooth_scene
+from scenes import Scene, dense_scene, radii_of, smooth_scene
 from torch import Tensor
 
 from distilled_splat.cpu.rasterize import rasterization
@@ -47,7 +47,7 @@ def compare(scene: Scene, background: Optional[Tensor] = None, **settings: Any) 
     scale = expected.image.abs().clamp_min(1.0)
     assert ((((image - expected.image) / scale).abs() * trusted) < IMAGE_TOLERANCE).all()
     assert (((alphas - expected.alphas).abs() * trusted) < IMAGE_TOLERANCE).all()
-    assert torch.equal(info["radii"].double(), expected.radii)
+    assert torch.equal(radii_of(info).double(), expected.radii)
 
     generator = torch.Generator().manual_seed(1)
     v_image = torch.randn(image.shape, generator=generator) * trusted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from typing import Any
 
 import pytest
@@ -9,9 +10,9 @@ import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scenes import Scene, dense_scene, smooth_scene
+from scenes import Scene, dense_scene, radii_of, smooth_scene
 
-from distilled_splat.cpu.rasterize import rasterization
+from distilled_splat.cpu.rasterize import _radii_have_two_axes, rasterization
 
 PARAMETERS = ("means", "quats", "scales", "opacities", "colors")
 
@@ -33,7 +34,7 @@ def test_no_gaussian_gives_the_background() -> None:
     image, alphas, info, gradients = render_with_gradients(scene, backgrounds=background)
     assert torch.equal(image, background.expand(1, 45, 70, 3))
     assert not alphas.any()
-    assert info["radii"].shape == (1, 0)
+    assert radii_of(info).shape == (1, 0)
     assert gradients["means"].shape == (0, 3)
 
 
@@ -93,7 +94,7 @@ def test_a_zero_quaternion_has_no_rotation_and_is_left_out() -> None:
     quats = scene.quats.clone()
     quats[::5] = 0
     image, _, info, gradients = render_with_gradients(scene.with_(quats=quats))
-    assert not info["radii"][0, ::5].any()
+    assert not radii_of(info)[0, ::5].any()
     assert image.isfinite().all()
     assert all(gradient.isfinite().all() for gradient in gradients.values())
 
@@ -132,7 +133,7 @@ def test_no_value_corrupts_the_other_gaussians(changes: list[tuple[int, int, flo
     image, alphas, info, gradients = render_with_gradients(changed, rasterize_mode=mode)
     assert ((alphas >= 0) & (alphas <= 1)).all()
     assert image.isfinite().all()
-    drawn = (info["radii"] > 0).any(0)
+    drawn = (radii_of(info) > 0).any(0)
     assert drawn[10:].all()
     for name in ("means", "quats", "scales", "opacities"):
         assert gradients[name][10:].isfinite().all(), name
@@ -208,3 +209,17 @@ def test_the_length_of_a_quaternion_does_not_matter() -> None:
 def test_what_is_not_supported_is_refused_by_name(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rasterization(**{**dense_scene().arguments(), "sh_degree": 3, **changes})
+
+
+@pytest.mark.parametrize(("installed", "shape"), [("1.4.0", (1, 300)), ("1.5.3", (1, 300, 2))])
+def test_radii_are_as_the_strategies_of_the_installed_gsplat_take_them(
+    monkeypatch: pytest.MonkeyPatch, installed: str, shape: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(metadata, "version", lambda name: installed)
+    _radii_have_two_axes.cache_clear()
+    try:
+        scene = dense_scene()
+        _, _, info = rasterization(**scene.arguments(), sh_degree=3)
+        assert info["radii"].shape == shape and radii_of(info).any()
+    finally:
+        _radii_have_two_axes.cache_clear()

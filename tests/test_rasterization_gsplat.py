@@ -59,8 +59,11 @@ def compare_projections(scene: Scene, antialiased: bool) -> None:
     """Assert that the projections of the visible Gaussians agree, and the gradients that come through them."""
     our_leaves, their_leaves = scene.leaves(), scene.leaves(torch.float64)
     actual, expected = ours(scene, our_leaves, antialiased), theirs(scene, their_leaves, antialiased)
-    assert torch.equal(actual.radii, expected.radii)
     visible = actual.radii > 0
+    if expected.radii.dim() == 2:
+        assert torch.equal(actual.radii, expected.radii)
+    else:  # from gsplat 1.5 on a radius for each axis, with which others are left out at the borders
+        visible &= (expected.radii > 0).all(-1)
     assert 0 < visible.sum() < visible.numel()
     generator = torch.Generator().manual_seed(0)
     sums = [torch.zeros(()), torch.zeros((), dtype=torch.float64)]

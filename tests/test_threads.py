@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Optional
 
 import numpy as np
 import pytest
 import torch
 
 from distilled_splat.cpu import buffers
+from distilled_splat.cpu.quota import allowed_processors
 from distilled_splat.cpu.threads import num_threads, parallel_ranges
 
 
@@ -72,6 +76,54 @@ def test_a_forked_child_starts_a_pool_of_its_own() -> None:
     if child == 0:
         os._exit(0 if collect(100, 10) == [(i, i + 10) for i in range(0, 100, 10)] else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+CONTROL_GROUPS: dict[str, tuple[str, dict[str, str], Optional[int]]] = {
+    "a container of version 2": ("0::/", {"cpu.max": "150000 100000"}, 2),
+    "no limit in version 2": ("0::/", {"cpu.max": "max 100000"}, None),
+    "a job of a queue": ("0::/slurm/job", {"slurm/cpu.max": "400000 100000", "slurm/job/cpu.max": "800000 100000"}, 4),
+    "a sliver": ("0::/", {"cpu.max": "1000 100000"}, 1),
+    "a container of version 1": (
+        "4:memory:/\n2:cpu,cpuacct:/docker/5e\n0::/",
+        {"cpu,cpuacct/cpu.cfs_quota_us": "300000", "cpu,cpuacct/cpu.cfs_period_us": "100000"},
+        3,
+    ),
+    "no limit in version 1": ("2:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+    "another group's limit": (
+        "2:cpuset:/\n1:cpuacct:/",
+        {"cpu/cpu.cfs_quota_us": "1", "cpu/cpu.cfs_period_us": "2"},
+        None,
+    ),
+    "nothing mounted": ("0::/", {}, None),
+}
+
+
+@pytest.mark.parametrize("case", CONTROL_GROUPS)
+def test_quotas_of_containers_are_read(case: str, tmp_path: Path) -> None:
+    membership, files, processors = CONTROL_GROUPS[case]
+    for name, text in {"proc/self/cgroup": membership, **{f"sys/fs/cgroup/{n}": t for n, t in files.items()}}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    assert allowed_processors(tmp_path) == processors
+
+
+def test_a_system_without_control_groups_limits_nothing(tmp_path: Path) -> None:
+    assert allowed_processors(tmp_path) is None
+
+
+def test_threads_keep_to_the_quota() -> None:
+    """In a process that reads another control group than it is in: the reading itself is tested above."""
+    code = (
+        "import pathlib; read = pathlib.Path.read_text\n"
+        "given = {'/proc/self/cgroup': '0::/', '/sys/fs/cgroup/cpu.max': '100000 100000'}\n"
+        "pathlib.Path.read_text = lambda self, *a, **k: given.get(str(self)) or read(self, *a, **k)\n"
+        "import os; os.sched_getaffinity = lambda process: set(range(8))\n"
+        "from distilled_splat.cpu.threads import num_threads; print(num_threads())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    for variables, threads in (({}, "1"), ({"OMP_NUM_THREADS": "5"}, "5")):
+        done = subprocess.run([sys.executable, "-c", code], env={**environment, **variables}, capture_output=True)
+        assert done.stdout.decode().split() == [threads], done.stderr
 
 
 def test_memory_is_used_again_only_when_nobody_holds_it() -> None:

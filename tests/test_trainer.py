@@ -6,6 +6,7 @@ import signal
 import statistics
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,6 +40,47 @@ def test_interrupted_at_any_step_the_same_config_goes_on_there(scene: Path, tmp_
     assert checkpoints(run) == ["step-000000011.ckpt"]
     assert read_record(run)["finished"] is True
     assert sorted(scalars(run)["Train Loss"]) == list(range(12))
+
+
+def loop_of_steps(trainer: Any, count: int) -> None:
+    """The heart of nerfstudio's loop: `count` steps from the first that is left, unless it is stopped."""
+    trainer.stop_training = False
+    for step in range(trainer._start_step, trainer._start_step + count):
+        trainer.step = step
+        if trainer.stop_training:
+            break
+        for callback in trainer.callbacks:
+            callback.run_callback_at_location(step, location=TrainingCallbackLocation.BEFORE_TRAIN_ITERATION)
+        trainer.train_iteration(step)
+        for callback in trainer.callbacks:
+            callback.run_callback_at_location(step, location=TrainingCallbackLocation.AFTER_TRAIN_ITERATION)
+    trainer._after_train()
+
+
+LOOPS: dict[str, Callable[[Any], None]] = {
+    "so many more": lambda trainer: loop_of_steps(trainer, trainer.config.max_num_iterations),
+    "so many in all": lambda trainer: loop_of_steps(trainer, trainer.config.max_num_iterations - trainer._start_step),
+}
+"""How nerfstudio has read `max_num_iterations` after loading a checkpoint: until 1.1.5, and later."""
+
+
+@pytest.mark.parametrize("after", [5, 10, 11])
+@pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)
+def test_a_resumed_run_has_as_many_steps_whatever_nerfstudio_counts(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: Callable[[Any], None], after: int
+) -> None:
+    monkeypatch.setattr("nerfstudio.engine.trainer.Trainer.train", loop)
+    run = interrupted(tiny_config(splatfacto_teacher, scene, tmp_path, 12), after)
+    update_record(run, finished=False)  # as a kill after the last step leaves it
+    config = tiny_config(splatfacto_teacher, scene, tmp_path, 12)
+    trainer, made = prepared(config), []
+    train_one = trainer.train_iteration
+    trainer.train_iteration = lambda step: made.append(step) or train_one(step)
+    trainer.train()
+    assert trainer.base_dir == run and made == list(range(after + 1, 12))
+    assert checkpoints(run) == ["step-000000011.ckpt"] and trainer.step == 11
+    assert read_record(run)["finished"] is True and trainer.config.max_num_iterations == 12
+    assert read_progress(run)["step"] == 12 and read_progress(run)["steps"] == 12
 
 
 @pytest.mark.parametrize("after", [None, 7])
@@ -265,7 +307,7 @@ def test_a_run_notes_what_a_student_must_know_of_it(teachers: tuple[Path, ...]) 
     ("option", "value", "sentence"),
     [
         ("machine.num_devices", 2, r"one device: set --machine\.num-devices"),
-        ("machine.device_type", "mps", r"--machine\.device-type mps is not supported: use cuda or cpu"),
+        ("machine.device_type", "mps", r"--machine\.device-type mps is not supported: use cpu\."),
         ("machine.device_type", "cuda", r"torch finds no CUDA device here: leave out --machine\.device-type"),
         ("mixed_precision", True, r"full precision.*leave out --mixed-precision"),
         ("use_grad_scaler", True, r"full precision.*--use-grad-scaler"),

@@ -7,7 +7,6 @@ import copy
 import io
 import itertools
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, Optional
 
 import numpy as np
+import psutil
 import torch
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
@@ -283,10 +283,15 @@ def peak_megabytes() -> float:
     """Return the most memory that this process has held so far, in 10^6 bytes.
 
     Linux gives it in /proc; what getrusage says there begins with the peak of the process that started this one.
+    Windows has no getrusage.
     """
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset / 1e6
     status = Path("/proc/self/status")
     for line in status.read_text().splitlines() if status.exists() else ():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) * 1024 / 1e6
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e6

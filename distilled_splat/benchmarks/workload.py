@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from distilled_splat.cpu.kernels import kernel
-from distilled_splat.cpu.simd import LANES, fma, splat
+from distilled_splat.cpu.simd import LANES, splat
+from distilled_splat.cpu.simd import multiply_add as fma
 from distilled_splat.cpu.simd_memory import load, store
 from distilled_splat.cpu.tiles import CUTOFF, ROW_BITS, TILE, TileLists
 

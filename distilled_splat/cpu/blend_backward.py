@@ -22,9 +22,9 @@ from distilled_splat.cpu.simd import (
     LANES,
     absolute,
     any_lane,
-    fma,
     greater_integers,
     minimum,
+    multiply_add,
     select,
     splat,
     splat_integer,
@@ -132,7 +132,7 @@ def _blend_tile_backward(
             row, row_stop = rows & ROW_MASK, (rows >> ROW_BITS) & ROW_MASK
             dx = slab_columns(left, slab, x)
             slope = b * dx
-            level = fma(a * dx, dx, log_opacity)
+            level = multiply_add(a * dx, dx, log_opacity)
             dy = splat(np.float32(top + row) + _HALF - y)
             slab_m, slab_y = zero, zero
             for at in range(row * TILE + slab * LANES, row_stop * TILE + slab * LANES, TILE):

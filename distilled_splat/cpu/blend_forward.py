@@ -17,9 +17,9 @@ from distilled_splat.cpu.simd import (
     LANES,
     any_lane,
     count_lanes,
-    fma,
     lane_numbers,
     minimum,
+    multiply_add,
     select,
     splat,
     splat_integer,
@@ -43,7 +43,7 @@ ROW_MASK = (1 << ROW_BITS) - 1
 @njit(nogil=True)
 def exponent_in_row(level: Any, slope: Any, c: Any, dy: Any) -> Any:
     """Give the exponent of alpha in base 2 for one slab row: (c dy + slope) dy + level."""
-    return fma(fma(c, dy, slope), dy, level)
+    return multiply_add(multiply_add(c, dy, slope), dy, level)
 
 
 @njit(nogil=True)
@@ -143,7 +143,7 @@ def _blend_tile(
             row, row_stop = rows & ROW_MASK, (rows >> ROW_BITS) & ROW_MASK
             dx = slab_columns(left, slab, x)
             slope = b * dx
-            level = fma(a * dx, dx, log_opacity)
+            level = multiply_add(a * dx, dx, log_opacity)
             dy = splat(np.float32(top + row) + _HALF - y)
             for at in range(row * TILE + slab * LANES, row_stop * TILE + slab * LANES, TILE):
                 exponent = exponent_in_row(level, slope, c, dy)

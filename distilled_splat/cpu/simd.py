@@ -13,14 +13,25 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import extending, types
-from numba.core import cgutils
+from numba.core import cgutils, config
+from numba.core.codegen import get_host_cpu_features
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
-LANES: int = 16 if llvm.get_host_cpu_features().get("avx512f", False) else 8
-"""Floats in a vector: what one register of this processor holds, and at least 8."""
+
+def _compiles_for_avx512() -> bool:
+    """Tell whether Numba compiles for AVX-512.
+
+    NUMBA_CPU_FEATURES decides, or NUMBA_CPU_NAME=generic, which has no features, or else this processor.
+    """
+    configured = config.CPU_FEATURES  # type: ignore[attr-defined]
+    features = get_host_cpu_features() if configured is None else configured
+    return "+avx512f" in features.split(",")
+
+
+LANES: int = 16 if _compiles_for_avx512() else 8
+"""Floats in a vector: what one register holds of the processor that Numba compiles for, and at least 8."""
 
 FLOAT = ir.FloatType()
 INT = ir.IntType(32)
@@ -193,12 +204,16 @@ def greater_integers(typingctx: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
-def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
-    """Multiply and add with one rounding: a * b + c, the same bits wherever it stands; scalars are allowed."""
+def multiply_add(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """Give a * b + c, the same bits wherever it stands in a program; scalars are allowed.
+
+    It is rounded once where the processor has an instruction for it, and twice elsewhere: a fused one would be a call
+    of the C library for every lane there.
+    """
 
     def codegen(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
         vectors = [_as_vector(context, builder, x, t) for x, t in zip(args, sig.args)]
-        return _call_elementwise(builder, "fma", vectors)
+        return _call_elementwise(builder, "fmuladd", vectors)
 
     return floats(a, b, c), codegen
 

@@ -21,11 +21,11 @@ from typing import Optional
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distilled_splat.cpu import buffers
+from distilled_splat.cpu.kernels import kernel
 from distilled_splat.cpu.threads import num_threads, parallel_ranges
 
 WINDOW_SIZE = 11
@@ -57,7 +57,7 @@ def _gaussian_window() -> np.ndarray:
 _WINDOW = _gaussian_window()
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@kernel(fastmath={"contract", "reassoc"})
 def _sum_of_absolutes(plane, offset, count):
     total = np.float32(0)
     for j in range(count):
@@ -65,20 +65,20 @@ def _sum_of_absolutes(plane, offset, count):
     return total
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _carry_rows(plane, offset, source):
     for j in range(_CARRIED):
         plane[offset + j] = plane[source + j]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _read_row(x, y, sums, diffs, offset):
     for j in range(x.shape[0]):
         sums[offset + _U(j)] = x[j] + y[j]
         diffs[offset + _U(j)] = x[j] - y[j]
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def _blur_down(sums, diffs, offset, count, blurred):
     """Blur over the window's rows into four planes: mean and variance of s, means of d and d^2."""
     for j in range(count):
@@ -105,7 +105,7 @@ def _blur_down(sums, diffs, offset, count, blurred):
         blurred[_U(3) * _STRIDE + j] = e_d
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def _tap_across(plane, at):
     total = _WINDOW[5] * plane[at + _U(15)]
     for k in range(5):
@@ -113,7 +113,7 @@ def _tap_across(plane, at):
     return total
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")
+@kernel(fastmath={"contract"}, error_model="numpy")
 def _compare(blurred, count, maps, offset, losses):
     """Finish the blurs across a row; write 1 - SSIM and the maps a, b and c."""
     for j in range(count):
@@ -149,7 +149,7 @@ def _compare(blurred, count, maps, offset, losses):
         maps[offset + _U(2) * _STRIDE + j] = by_d
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def _spread_across(maps, count, halves, offset):
     """Blur the maps a, b and c across a row (the transposed blur, thanks to the zeros beside it)."""
     for j in range(count):
@@ -158,7 +158,7 @@ def _spread_across(maps, count, halves, offset):
         halves[offset + _U(2) * _PLANE + j] = _tap_across(maps, _U(2) * _STRIDE + j)
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def _tap_down(plane, at):
     total = np.float32(0)
     for k in range(5):
@@ -166,7 +166,7 @@ def _tap_down(plane, at):
     return total + _WINDOW[5] * plane[at + _U(5) * _STRIDE]
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def _gather_gradient(halves, sums, diffs, offset, owned, gradient):
     """Finish the transposed blurs for a row and write its gradient; its own s and d begin at ``owned``."""
     for j in range(gradient.shape[0]):
@@ -177,7 +177,7 @@ def _gather_gradient(halves, sums, diffs, offset, owned, gradient):
         gradient[j] = a + sums[owned + at] * b + diffs[owned + at] * c
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _sweep_strip(left, right, rendered, target, with_gradient, gradient):
     """Return the sums of |d| and of 1 - SSIM that columns left..right own, and write their SSIM gradient."""
     height = rendered.shape[0]
@@ -231,7 +231,7 @@ def _sweep_strip(left, right, rendered, target, with_gradient, gradient):
     return difference, loss
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _sweep_strips(start, stop, rendered, target, strips, with_gradient, gradient, totals):
     """Sweep strips start..stop of an image; rendered, target and gradient: [H, 3 W]; totals: [strips, 2]."""
     width = rendered.shape[1] // 3
@@ -243,7 +243,7 @@ def _sweep_strips(start, stop, rendered, target, strips, with_gradient, gradient
         totals[strip, 1] = loss
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def _combine_gradients(start, stop, rendered, target, ssim_gradient, l1_scale, ssim_scale, adds, gradient):
     x = rendered[start:stop]
     y = target[start:stop]

@@ -16,17 +16,21 @@ from typing import Any, Optional
 
 import numpy as np
 
+from distilled_splat.cpu.quota import allowed_processors
+
 Kernel = Callable[..., Any]
 
 
 def _count_processors() -> int:
-    """Number of threads to compute with: OMP_NUM_THREADS where it is set, else the processors we may run on."""
+    """Number of threads to compute with: OMP_NUM_THREADS where it is set, else the processors we may use.
+
+    Threads beyond what a control group allows would be stopped together, for most of every tenth of a second.
+    """
     requested = os.environ.get("OMP_NUM_THREADS", "")
     if requested.isdigit() and int(requested) > 0:
         return int(requested)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(there, allowed_processors() or there)
 
 
 _NUM_THREADS = _count_processors()

@@ -6,11 +6,20 @@ Colours are linear RGB tuples in 0..1. All functions are pure and compiled, for 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numba import njit
 
-_compiled = njit(cache=True, nogil=True, error_model="numpy")
+
+def compiled(function: Callable) -> Any:
+    """Compile a function at its first call, and keep the machine code on disk if Numba finds a folder for it."""
+    try:
+        return njit(cache=True, nogil=True, error_model="numpy")(function)
+    except RuntimeError:
+        return njit(nogil=True, error_model="numpy")(function)
+
 
 ROOM, PLINTH, CRATE, MARBLE, COPPER, TORUS, COLUMN, BALL = range(8)
 
@@ -39,18 +48,18 @@ _BAND = _lettering("DISTILLED SPLAT  ")
 _STENCIL = _lettering("3DGS")
 
 
-@_compiled
+@compiled
 def _mix(a, b, t):
     t = min(max(t, 0.0), 1.0)
     return (a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t, a[2] + (b[2] - a[2]) * t)
 
 
-@_compiled
+@compiled
 def _scaled(colour, factor):
     return (colour[0] * factor, colour[1] * factor, colour[2] * factor)
 
 
-@_compiled
+@compiled
 def _hash(i, j, k):
     """Return a number in 0..1 that looks random, the same for the same three integers."""
     h = (i * 374761393 + j * 668265263 + k * 1440662683) & 0xFFFFFFFF
@@ -58,7 +67,7 @@ def _hash(i, j, k):
     return ((h ^ (h >> 16)) & 0xFFFFFF) / 16777216.0
 
 
-@_compiled
+@compiled
 def _noise(x, y, z):
     """Return value noise in 0..1 with features about one unit wide."""
     i, j, k = math.floor(x), math.floor(y), math.floor(z)
@@ -72,21 +81,21 @@ def _noise(x, y, z):
     return total
 
 
-@_compiled
+@compiled
 def _cloud(x, y, z):
     """Return three octaves of value noise, in 0..1."""
     middle, fine = _noise(2.03 * x, 2.03 * y, 2.03 * z), _noise(4.1 * x, 4.1 * y, 4.1 * z)
     return (4.0 * _noise(x, y, z) + 2.0 * middle + fine) / 7.0
 
 
-@_compiled
+@compiled
 def _is_inked(bitmap, u, v):
     """Tell whether (u, v), right and up in units of one bitmap cell, lies on a set cell."""
     row, column = bitmap.shape[0] - 1 - math.floor(v), math.floor(u)
     return 0 <= row < bitmap.shape[0] and 0 <= column < bitmap.shape[1] and bitmap[row, column]
 
 
-@_compiled
+@compiled
 def _planks(along, across, length, width):
     """Return wooden boards with grain, tone per board and dark joints; lengths in metres."""
     row = math.floor(across / width)
@@ -101,7 +110,7 @@ def _planks(along, across, length, width):
     return _scaled(colour, 0.35 if edge < 0.006 else 1.0)
 
 
-@_compiled
+@compiled
 def _painting(wall, u, v):
     """Return the picture that hangs on a wall; u, v in -1..1."""
     if wall == 0:
@@ -132,7 +141,7 @@ def _painting(wall, u, v):
     return _scaled(colour, 0.12 if lines < 0.12 else 1.0)
 
 
-@_compiled
+@compiled
 def _room(p, n):
     """Return boards on the floor, and on the walls tiles below, plaster and one painting above."""
     if abs(n[2]) > 0.5:
@@ -161,7 +170,7 @@ def _room(p, n):
     return _scaled(plaster, 0.9 + 0.2 * _noise(28.0 * along, 28.0 * height, float(wall)))
 
 
-@_compiled
+@compiled
 def _plinth(p, n):
     """Return a mosaic of stones in rings on the top, lettering around the side."""
     angle, radius = math.atan2(p[1], p[0]), math.hypot(p[0], p[1])
@@ -187,7 +196,7 @@ def _plinth(p, n):
     return _scaled((0.90, 0.83, 0.66) if is_letter else (0.06, 0.09, 0.16), stone)
 
 
-@_compiled
+@compiled
 def _crate(p, n):
     """Return a wooden crate with a darker frame and stencilled letters; half extent 0.34."""
     if abs(n[0]) > 0.5:
@@ -206,7 +215,7 @@ def _crate(p, n):
     return _scaled(colour, 1.25)
 
 
-@_compiled
+@compiled
 def _marble(p):
     """Return white veins in deep green stone."""
     vein = abs(math.sin(4.0 * p[0] + 3.0 * p[2] + 9.0 * _cloud(4.0 * p[0], 4.0 * p[1], 4.0 * p[2])))
@@ -215,7 +224,7 @@ def _marble(p):
     return _mix(stone, (0.86, 0.90, 0.82), max(1.0 - vein / 0.22, 0.7 - fine / 0.2))
 
 
-@_compiled
+@compiled
 def _torus(p):
     """Return a glazed zigzag around the ring."""
     turn = math.atan2(p[1], p[0]) / (2.0 * math.pi) + 0.5
@@ -228,7 +237,7 @@ def _torus(p):
     return _scaled((0.88, 0.83, 0.70) if band == 1 else (0.85, 0.42, 0.03), speckle)
 
 
-@_compiled
+@compiled
 def _column(p):
     """Return a spiral of two colours between gilded rings."""
     turn = math.atan2(p[1], p[0]) / (2.0 * math.pi)
@@ -241,7 +250,7 @@ def _column(p):
     return _scaled((0.60, 0.05, 0.05) if spiral < 0.5 else (0.86, 0.82, 0.74), speckle)
 
 
-@_compiled
+@compiled
 def _ball(p):
     """Return a checker in longitude and latitude."""
     column = math.floor(5.0 * math.atan2(p[1], p[0]) / math.pi)
@@ -249,7 +258,7 @@ def _ball(p):
     return (0.92, 0.70, 0.04) if (column + row) % 2 else (0.04, 0.05, 0.22)
 
 
-@_compiled
+@compiled
 def albedo(texture, p, n):
     """Return the diffuse colour of a solid at a point of its surface.
 

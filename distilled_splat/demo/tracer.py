@@ -11,11 +11,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from distilled_splat.demo.textures import albedo
-
-_compiled = njit(cache=True, nogil=True, error_model="numpy")
+from distilled_splat.demo.textures import albedo, compiled
 
 SPHERE, BOX, CYLINDER, TORUS = range(4)
 _NEAREST = 1e-4
@@ -45,33 +42,33 @@ class Solids(NamedTuple):
     finishes: np.ndarray
 
 
-@_compiled
+@compiled
 def _dot(a, b):
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-@_compiled
+@compiled
 def _along(o, d, t):
     return (o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2])
 
 
-@_compiled
+@compiled
 def _unit(a):
     return _along((0.0, 0.0, 0.0), a, 1.0 / math.sqrt(_dot(a, a)))
 
 
-@_compiled
+@compiled
 def _row(table, i):
     """Return row i of a table [N, 3] as a tuple, which costs a kernel less than a view."""
     return (table[i, 0], table[i, 1], table[i, 2])
 
 
-@_compiled
+@compiled
 def _difference(a, b):
     return (a[0] - b[0], a[1] - b[1], a[2] - b[2])
 
 
-@_compiled
+@compiled
 def _to_solid(rotations, i, v):
     """Return the transpose of rotation i times v."""
     return (
@@ -81,7 +78,7 @@ def _to_solid(rotations, i, v):
     )
 
 
-@_compiled
+@compiled
 def _to_world(rotations, i, v):
     """Return rotation i times v."""
     return (
@@ -91,7 +88,7 @@ def _to_world(rotations, i, v):
     )
 
 
-@_compiled
+@compiled
 def _slab(o, d, half):
     """Return where a ray enters and leaves |x| <= half along one axis."""
     if abs(d) < 1e-12:
@@ -100,7 +97,7 @@ def _slab(o, d, half):
     return (a, b) if a < b else (b, a)
 
 
-@_compiled
+@compiled
 def _quadratic(a, b, c):
     """Return the interval where a t^2 + 2 b t + c <= 0 for a >= 0."""
     if a < 1e-12:
@@ -112,7 +109,7 @@ def _quadratic(a, b, c):
     return ((-b - root) / a, (-b + root) / a)
 
 
-@_compiled
+@compiled
 def _march_torus(o, d, ring, tube):
     """Return the distance to a torus by stepping along its signed distance, infinity for a miss."""
     near, far = _quadratic(1.0, _dot(o, d), _dot(o, o) - (ring + tube) ** 2)
@@ -128,7 +125,7 @@ def _march_torus(o, d, ring, tube):
     return math.inf
 
 
-@_compiled
+@compiled
 def _hit(shape, size, o, d):
     """Return the distance along a ray (in the solid's frame) to its surface, infinity for a miss."""
     if shape == TORUS:
@@ -149,7 +146,7 @@ def _hit(shape, size, o, d):
     return distance if near <= far and distance > _NEAREST else math.inf
 
 
-@_compiled
+@compiled
 def _normal(shape, size, p):
     """Return the outward unit normal at a point of the surface, in the solid's frame."""
     if shape == SPHERE:
@@ -168,7 +165,7 @@ def _normal(shape, size, p):
     return (0.0, math.copysign(1.0, p[1]), 0.0) if y >= z else (0.0, 0.0, math.copysign(1.0, p[2]))
 
 
-@_compiled
+@compiled
 def _distance(solids, i, o, d):
     """Return the distance along a world ray to the surface of solid i, infinity for a miss."""
     offset, size = _difference(o, _row(solids.centres, i)), _row(solids.sizes, i)
@@ -180,7 +177,7 @@ def _distance(solids, i, o, d):
     return _hit(solids.shapes[i], size, offset, d)
 
 
-@_compiled
+@compiled
 def _nearest(solids, o, d):
     """Return the distance to the nearest surface along a world ray, and the solid's row (-1 for none)."""
     nearest, solid = math.inf, -1
@@ -191,7 +188,7 @@ def _nearest(solids, o, d):
     return nearest, solid
 
 
-@_compiled
+@compiled
 def _is_shadowed(solids, o, d, reach):
     """Tell whether any solid but the room lies within reach along a world ray."""
     for i in range(1, len(solids.shapes)):  # noqa: SIM110 - Numba compiles no generator expression
@@ -200,7 +197,7 @@ def _is_shadowed(solids, o, d, reach):
     return False
 
 
-@_compiled
+@compiled
 def _openness(solids, solid, p, n):
     """Return the share of ambient light that reaches a point, other solids taken for spheres."""
     share = 1.0
@@ -213,7 +210,7 @@ def _openness(solids, solid, p, n):
     return share
 
 
-@_compiled
+@compiled
 def _radiance(solids, o, d, lamp_u, lamp_v):
     """Return the light seen from o in direction d, after one mirror at most; lamp_u, lamp_v in -1..1."""
     light, weight = (0.0, 0.0, 0.0), 1.0
@@ -261,7 +258,7 @@ def _radiance(solids, o, d, lamp_u, lamp_v):
     return light
 
 
-@_compiled
+@compiled
 def first_hits(solids, origins, directions):
     """Find the first surface along each ray.
 
@@ -279,7 +276,7 @@ def first_hits(solids, origins, directions):
     return distances
 
 
-@_compiled
+@compiled
 def trace_image(solids, camera_to_world, focal, width, height, samples, cut_out):
     """Render one pinhole picture, its principal point in the middle.
 

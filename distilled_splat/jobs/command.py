@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,8 +15,8 @@ from distilled_splat.runs.processes import PARENT_VARIABLE
 def start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start a job, with its output appended to its log.
 
-    The process has a session of its own, so that Ctrl-C reaches only the one who started it, and stops by itself,
-    saved, when that one is gone.
+    The process has a session of its own (on Windows a process group), so that Ctrl-C reaches only the one who started
+    it, and stops by itself, saved, when that one is gone.
 
     Args:
         job: what to run.
@@ -28,7 +29,19 @@ def start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, *job.argv],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=variables, start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )  # fmt: skip
+
+
+def ask_to_stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process that `start` has started to save and stop; on Windows SIGTERM would end it at once."""
+    ctrl_break = getattr(signal, "CTRL_BREAK_EVENT", None)
+    if ctrl_break is None:
+        return process.terminate()
+    try:
+        process.send_signal(ctrl_break)
+    except OSError:  # there is no console that could pass it on
+        process.terminate()
 
 
 def last_words(job: Job, lines: int = 12) -> str:

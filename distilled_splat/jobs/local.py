@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Optional, Protocol
 
-from distilled_splat.jobs.command import start
+from distilled_splat.jobs.command import ask_to_stop, start
 from distilled_splat.jobs.graph import Job, Schedule
 from distilled_splat.runs.processes import interrupts_call
 
@@ -118,4 +118,4 @@ def run_local(schedule: Schedule, slots: Sequence[Slot], watcher: Watcher) -> Op
 def terminate(running: Mapping[int, tuple[Job, subprocess.Popen[bytes]]]) -> None:
     """Ask the processes in all slots to stop."""
     for _, process in running.values():
-        process.terminate()
+        ask_to_stop(process)

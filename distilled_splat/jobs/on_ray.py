@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from distilled_splat.jobs.command import start
+from distilled_splat.jobs.command import ask_to_stop, start
 from distilled_splat.jobs.graph import Job, Schedule
 from distilled_splat.jobs.local import SECONDS_BETWEEN_LOOKS, Watcher
 from distilled_splat.runs.processes import EXIT_INTERRUPTED, interrupts_call
@@ -67,7 +67,7 @@ def run_job(job: Job, environment: dict[str, str]) -> int:
             time.sleep(SECONDS_BETWEEN_LOOKS)
     finally:
         if process.poll() is None:
-            process.terminate()
+            ask_to_stop(process)
         while process.poll() is None:  # Ray may cancel again while the job saves
             with suppress(KeyboardInterrupt):
                 process.wait()

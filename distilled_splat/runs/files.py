@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Optional
+
+SECONDS_BETWEEN_TRIES = (0.01, 0.03, 0.1, 0.3, 0.6)
 
 
 def write_beside(path: Path, write: Callable[[Path], object], scratch: Optional[Path] = None) -> None:
@@ -21,9 +24,25 @@ def write_beside(path: Path, write: Callable[[Path], object], scratch: Optional[
     temporary = (scratch or path.parent) / f".{path.name}.{os.getpid()}.part"
     try:
         write(temporary)
-        os.replace(temporary, path)
+        replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename a file over another one.
+
+    Windows refuses that while anybody reads the other one, so it is tried again for a second.
+
+    Raises:
+        OSError: if it cannot be renamed.
+    """
+    for seconds in SECONDS_BETWEEN_TRIES:
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            time.sleep(seconds)
+    os.replace(source, target)
 
 
 def write_json(path: Path, content: object) -> None:

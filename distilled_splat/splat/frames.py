@@ -6,12 +6,10 @@ from dataclasses import replace
 
 import torch
 from nerfstudio.cameras.camera_utils import quaternion_from_matrix
-from nerfstudio.utils.math import components_from_spherical_harmonics
 from torch import Tensor
 
 from distilled_splat.splat.gaussians import Gaussians
-
-SAMPLES_PER_COEFFICIENT = 8
+from distilled_splat.splat.harmonics import harmonics_rotation
 
 
 def moved(gaussians: Gaussians, transform: Tensor, scale: float) -> Gaussians:
@@ -48,32 +46,6 @@ def quaternion_matrix(rotation: Tensor) -> Tensor:
     """Return the matrix [4, 4] that turns a quaternion (w, x, y, z) by a rotation [3, 3], from the left."""
     w, x, y, z = quaternion_from_matrix(rotation.numpy())
     return torch.tensor([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]], dtype=torch.float32)
-
-
-def harmonics_rotation(orthogonal: Tensor, degree: int) -> Tensor:
-    """Return the matrix that turns coefficients of real spherical harmonics with the scene.
-
-    A colour c(d) = Y(d) s becomes c(Q^-1 d) when the scene is turned by Q; so the new coefficients solve
-    Y(d) s' = Y(Q^-1 d) s for all d. Bands are invariant under rotation, so that a few directions determine s' exactly.
-
-    Args:
-        orthogonal: Q, a rotation or a reflection, [3, 3].
-        degree: highest degree, up to 4.
-
-    Returns:
-        [(degree + 1)^2, (degree + 1)^2].
-    """
-    count = SAMPLES_PER_COEFFICIENT * (degree + 1) ** 2
-    directions = torch.randn(count, 3, generator=torch.Generator().manual_seed(0))
-    directions = torch.nn.functional.normalize(directions, dim=-1)
-    there, here = harmonics(degree, directions), harmonics(degree, directions @ orthogonal.float())
-    return torch.linalg.lstsq(there.double(), here.double()).solution.float()
-
-
-def harmonics(degree: int, directions: Tensor) -> Tensor:
-    """Evaluate the basis of 3DGS at unit directions [N, 3]: nerfstudio's, with odd orders negated (Condon-Shortley)."""
-    orders = torch.cat([torch.arange(-band, band + 1) for band in range(degree + 1)])
-    return components_from_spherical_harmonics(degree + 1, directions) * torch.where(orders % 2 == 0, 1.0, -1.0)
 
 
 def inverse(transform: Tensor, scale: float) -> tuple[Tensor, float]:

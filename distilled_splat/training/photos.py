@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,10 +22,11 @@ DATA_ERRORS = (
     LookupError,
     OSError,
     RuntimeError,
-    TypeError,
     ValueError,
 )
-"""What nerfstudio's dataparsers let escape when a capture is not as they expect."""
+"""What nerfstudio's dataparsers let escape when a capture is not as they expect. A TypeError counts only where it is
+raised in a dataparser: elsewhere it means that two versions of programs do not fit."""
+DATAPARSERS = "nerfstudio.data.dataparsers."
 MODES = ("L", "RGB", "RGBA")
 """Pixel formats that nerfstudio reads as they are meant; of a palette it would take the numbers for colours."""
 MASK_MODES = ("1", "L", "I", "I;16")
@@ -55,11 +57,19 @@ def reading_data(folder: Optional[Path]) -> Iterator[None]:
     """
     try:
         yield
-    except DATA_ERRORS as error:
+    except (*DATA_ERRORS, TypeError) as error:
+        if isinstance(error, TypeError) and not module_of(error).startswith(DATAPARSERS):
+            raise
         words = type_and_words(error)
         if os.sep == "/" and "\\" in words:
             words += "; its transforms.json was written on Windows: put / in the place of every \\ in its paths"
         raise SystemExit(f"The data in {folder} cannot be read ({words}).") from error
+
+
+def module_of(error: BaseException) -> str:
+    """Return the name of the module that raised an error."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__", "")
 
 
 def check_photos(scene: DataparserOutputs) -> None:

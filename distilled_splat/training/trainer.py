@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Optional
@@ -63,6 +64,8 @@ class ResumableTrainerConfig(TrainerConfig):
                 f"{self.method_name} trains in full precision, as gsplat's kernels do: leave out --mixed-precision and "
                 "--use-grad-scaler."
             )
+        if kind == "mps":
+            raise SystemExit("--machine.device-type mps is not supported: use cpu.")
         if kind not in ("cuda", "cpu"):
             raise SystemExit(f"--machine.device-type {kind} is not supported: use cuda or cpu.")
         if kind == "cuda" and not torch.cuda.is_available():
@@ -187,11 +190,8 @@ class ResumableTrainer(Trainer):
             )
         for left_by_a_kill in self.base_dir.glob(".*.part"):
             left_by_a_kill.unlink()
-        total = self.config.max_num_iterations
         self.started_at = self.last_save = time.monotonic()
         self.step = self._start_step - 1
-        # nerfstudio trains that many steps more after loading a checkpoint
-        self.config.max_num_iterations = max(total - self._start_step, 0)
         threads = torch.get_num_threads()
         if not self.device.startswith("cuda"):
             # OpenMP threads that wait for torch's next small operation would take the cores from our kernels' threads
@@ -199,13 +199,23 @@ class ResumableTrainer(Trainer):
         try:
             with self.interrupts, writing_to(self.base_dir):
                 try:
-                    super().train()
+                    self.run_loop()
                 finally:
                     self.flush_logs()
         finally:
             torch.set_num_threads(threads)
-            self.config.max_num_iterations = total
             lock.release(force=True)
+
+    def run_loop(self) -> None:
+        """Run nerfstudio's loop over the steps that are left.
+
+        After loading a checkpoint nerfstudio 1.1.5 makes `max_num_iterations` steps more, and its later versions as
+        many in all. So `after_step` ends the loop at the last step, and the loop is not begun if there is none.
+        """
+        if self._start_step < self.config.max_num_iterations:
+            return super().train()
+        self._init_viewer_state()
+        self._after_train()
 
     def stop(self, reason: str) -> None:
         """Ask for the end of training after the step in hand."""
@@ -213,6 +223,8 @@ class ResumableTrainer(Trainer):
         self.stop_training = True
 
     def _after_train(self) -> None:
+        if self.last_done >= 0:
+            self.step = self.last_done  # nerfstudio has counted on before it saw the stop
         if self.stopped_by is None:
             # nerfstudio's log wants to know a step, and there was none if all had been made before the last stop
             writer.GLOBAL_BUFFER.setdefault("step", self.step)
@@ -220,7 +232,7 @@ class ResumableTrainer(Trainer):
         if self.last_done >= 0:  # else not one step has run since the last checkpoint
             self.save_checkpoint(self.last_done)
         done = max(self.last_done + 1, self._start_step)
-        self.note_in_record(finished=done >= self._start_step + self.config.max_num_iterations)
+        self.note_in_record(finished=done >= self.config.max_num_iterations)
         CONSOLE.print(f"Stopped by {self.stopped_by}; saved after {done} steps. The same command resumes there.")
         raise SystemExit(EXIT_INTERRUPTED)
 
@@ -284,42 +296,41 @@ class ResumableTrainer(Trainer):
         if self.config.save_only_latest_checkpoint:
             for older in self.checkpoint_dir.glob("step-*.ckpt"):
                 if older != path:
-                    older.unlink()
+                    with suppress(PermissionError):  # on Windows, while anybody reads it: the next save removes it
+                        older.unlink()
 
     def after_step(self, step: int) -> None:
-        """Stop when the command that started this one is gone, save when it is time, and report progress."""
-        self.last_done = step
-        if self.stopped_by is not None:
+        """Stop at the last step or when the command that started this one is gone, save when it is time, and report."""
+        self.last_done, total = step, self.config.max_num_iterations
+        if self.stopped_by is not None or step + 1 >= total:
             self.stop_training = True  # nerfstudio takes back a stop from before its loop
         if is_orphan():
             self.stop("the end of the command that started this training")
         now = time.monotonic()
         if not self.config.steps_per_save and now - self.last_save > self.config.seconds_per_save:
             self.save_checkpoint(step)
-        if now - self.last_report < 1 and step + 1 < self._start_step + self.config.max_num_iterations:
+        if now - self.last_report < 1 and step + 1 < total:
             return
         self.last_report = now
         done = step + 1 - self._start_step
-        remaining = self.config.max_num_iterations - done
         if done == 1:  # it reads the kernels, which says nothing of the others
             self.first_step_at = now
         pace = (now - self.first_step_at) / (done - 1) if done > 1 else None
-        write_json(
-            self.base_dir / PROGRESS_NAME,
-            {
-                "step": step + 1,
-                "steps": self._start_step + self.config.max_num_iterations,
-                "seconds_left": None if pace is None else round(pace * remaining, 1),
-                "gaussians": self.pipeline.model.num_points,  # type: ignore[union-attr]
-                "psnr": None if self.psnr is None else round(float(self.psnr), 2),
-            },
-        )
+        report = {
+            "step": step + 1,
+            "steps": total,
+            "seconds_left": None if pace is None else round(pace * (total - step - 1), 1),
+            "gaussians": self.pipeline.model.num_points,  # type: ignore[union-attr]
+            "psnr": None if self.psnr is None else round(float(self.psnr), 2),
+        }
+        with suppress(OSError):  # a report is not worth a training
+            write_json(self.base_dir / PROGRESS_NAME, report)
 
     def after_train(self, step: int) -> None:
         """Note in the run's record that it is finished, if it is, and let Ctrl-C end the viewer that stays open."""
         self.flush_logs()  # before the viewer, which stays open
         self.interrupts.restore()
-        self.note_in_record(finished=step + 1 >= self._start_step + self.config.max_num_iterations)
+        self.note_in_record(finished=step + 1 >= self.config.max_num_iterations)
 
     def flush_logs(self) -> None:
         """Write what tensorboard's writers still hold: their threads end with the process, whatever is in them."""
