@@ -13,6 +13,7 @@ import tyro
 
 from distilled_splat.benchmarks.step import StepBench
 from distilled_splat.doctor.command import Doctor
+from distilled_splat.shrink.command import Shrink
 from distilled_splat.workflows.controls import QualityBench
 from distilled_splat.workflows.sweep import Sweep
 
@@ -160,6 +161,7 @@ Bench = Annotated[
 ]
 Command = Union[
     Annotated[Demo, tyro.conf.subcommand("demo")],
+    Annotated[Shrink, tyro.conf.subcommand("shrink")],
     Annotated[Compare, tyro.conf.subcommand("compare")],
     Annotated[Export, tyro.conf.subcommand("export")],
     Annotated[Report, tyro.conf.subcommand("report")],

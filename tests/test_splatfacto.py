@@ -184,7 +184,7 @@ def test_masked_pixels_do_not_count(tmp_path: Path, scene: Path, teachers: tuple
     model = student.pipeline.model
     outputs = model.get_outputs(camera)
     losses = model.get_loss_dict(outputs, batch)
-    assert set(losses) == {"main_loss", "kd_loss"}
+    assert set(losses) == {"main_loss", "kd_loss", "depth_loss"}
 
     scribbled = {**batch, "image": batch["image"].clone()}
     scribbled["image"][:, 32:] = 0
@@ -192,8 +192,11 @@ def test_masked_pixels_do_not_count(tmp_path: Path, scene: Path, teachers: tuple
     scribbled["image"][:, :32] = 0
     assert not torch.equal(model.get_loss_dict(outputs, scribbled)["main_loss"], losses["main_loss"])
     outputs["rgb"].retain_grad()
-    model.get_loss_dict(outputs, batch)["kd_loss"].backward()
-    assert outputs["rgb"].grad[:, :32].any() and not outputs["rgb"].grad[:, 32:].any()
+    outputs["depth"].retain_grad()
+    losses = model.get_loss_dict(outputs, batch)
+    (losses["kd_loss"] + losses["depth_loss"]).backward()
+    for name in ("rgb", "depth"):
+        assert outputs[name].grad[:, :32].any() and not outputs[name].grad[:, 32:].any()
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from distilled_splat.ops.space import CELL, RESOLUTION, Hits, Space, cell_of, sphere_directions
 from distilled_splat.ops.render import render
+from distilled_splat.ops.space import CELL, RESOLUTION, Hits, Space, cell_of, sphere_directions
 from distilled_splat.ops.views import View
 from distilled_splat.splat.gaussians import SH_DEGREE_0, Gaussians
 

@@ -61,7 +61,9 @@ class Plan:
             "--pipeline.model.teachers", *map(str, self.splats), *DATAPARSER,
         )  # fmt: skip
         run = self.run_of(count)
-        return Job(f"Student of {count} Gaussians", command, run / LOG_NAME, partial(is_finished, run), (), self.iterations)
+        return Job(
+            f"Student of {count} Gaussians", command, run / LOG_NAME, partial(is_finished, run), (), self.iterations
+        )
 
 
 def refit(plan: Plan, counts: Sequence[int]) -> None:

@@ -21,7 +21,7 @@ from distilled_splat.runs.faults import writing_to
 from distilled_splat.runs.files import write_beside, write_json
 from distilled_splat.runs.fingerprints import digest
 from distilled_splat.runs.lock import lock_run
-from distilled_splat.runs.record import read_record
+from distilled_splat.runs.record import RECORD_NAME, read_record
 from distilled_splat.shrink.camera_choice import choose_reading
 from distilled_splat.shrink.capture import write_capture
 from distilled_splat.shrink.given_cameras import read_cameras
@@ -216,8 +216,8 @@ class Shrinking:
         preview: Optional[Path],
         report: Optional[Path],
         keep_work: bool,
-    ) -> list[Row]:
-        """Do the whole job, and return the table's rows.
+    ) -> tuple[list[Row], int]:
+        """Do the whole job, and return the table's rows and the number of views that they were measured at.
 
         Args:
             counts: sizes, the largest first.
@@ -256,7 +256,7 @@ class Shrinking:
             lock.release()
         if not keep_work:
             shutil.rmtree(work.parent, ignore_errors=True)
-        return rows
+        return rows, len(views.test)
 
     def views(self, cameras: Optional[Path], num_views: int, seed: int) -> Views:
         """Find the views, or read those that are given."""
@@ -266,7 +266,7 @@ class Shrinking:
 
     def prepare(self, work: Path, views: Views, iterations: int, seed: int) -> Plan:
         """Write the splats in their unit frame, and the capture of their renders, unless that is there."""
-        capture, record = work / "capture", work / "shrink.json"
+        capture, record = work / "capture", work / RECORD_NAME
         paths = tuple(work / f"splat-{number}.ply" for number in range(1, len(self.splats) + 1))
         if not read_record(work).get("prepared"):
             for path, splat in zip(paths, self.splats):

@@ -56,6 +56,16 @@ def library(name: str) -> Any:
         ) from error
 
 
+def check_library(form: Format) -> None:
+    """See that the package that writes a format is there.
+
+    Raises:
+        ValueError: if it is not installed.
+    """
+    if form.library is not None:
+        library(form.library)
+
+
 def with_degree(gaussians: Gaussians, degree: int) -> Gaussians:
     """Leave out the spherical harmonics above a degree."""
     return replace(gaussians, sh_rest=gaussians.sh_rest[:, : (degree + 1) ** 2 - 1])

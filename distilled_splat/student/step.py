@@ -96,6 +96,8 @@ class Teaching:
             losses["structure_loss"] = self.structure.loss(student.gaussians())
         if self.teaches_depth(student.step):
             true, belief = self.labels.surface(lesson.index, lesson.view, student._get_downscale_factor())
+            mask = student.mask_of(batch) if lesson.has_photo else None
+            belief = belief if mask is None else belief * mask
             weight = self.lambda_depth * self.depth_every
             losses["depth_loss"] = weight * depth_loss(outputs["depth"], true, belief)
         return losses
