@@ -17,6 +17,7 @@ from distilled_splat.evaluation.export import export, export_within
 from distilled_splat.evaluation.held_out import open_run
 from distilled_splat.ops.render import render
 from distilled_splat.ops.views import View, world_to_camera
+from distilled_splat.splat.files import read_splat
 from distilled_splat.splat.formats import FORMATS
 from distilled_splat.teachers.reading import read_teacher
 
@@ -106,7 +107,7 @@ def test_a_file_in_the_captures_frame_fits_the_captures_own_cameras(
     run = open_run(teachers[0] / "config.yml")
     (file,) = export(teachers[0] / "config.yml", tmp_path, OURS, 4, "capture", measure=True)
     assert file.lost is not None and abs(file.lost) < 0.01
-    exported = FORMATS["ply"].read(file.path)
+    exported = read_splat(file.path).gaussians
     frames = {
         Path(frame["file_path"]).name: frame for frame in json.loads((scene / "transforms.json").read_text())["frames"]
     }
