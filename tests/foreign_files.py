@@ -54,6 +54,25 @@ def spz(count: int = 40, degree: int = 3, version: int = 3, flags: int = 0, zipp
     return start + struct.pack("<BI12x", len(frames), 32) + table + b"".join(frames)
 
 
+def spz_of(gaussians: Gaussians, fraction: int = 16) -> bytes:
+    """Return Gaussians as a .spz of version 2, as its document says and rounded as its precision asks for."""
+    count = len(gaussians)
+    fixed = torch.round(gaussians.means * 2**fraction).to(torch.int64).numpy()
+    quats = torch.nn.functional.normalize(gaussians.quats, dim=-1)
+    quats = quats * torch.where(quats[:, :1] < 0, -1.0, 1.0)
+    parts = (
+        np.stack([fixed & 255, fixed >> 8 & 255, fixed >> 16 & 255], axis=-1),
+        gaussians.logit_opacities.sigmoid() * 255,
+        gaussians.sh_dc * (0.15 * 255) + 127.5,
+        (gaussians.log_scales + 10) * 16,
+        quats[:, 1:] * 127.5 + 127.5,
+        gaussians.sh_rest * 128 + 128,
+    )
+    content = struct.pack("<4sIIBBBB", b"NGSP", 2, count, gaussians.sh_degree, fraction, 0, 0)
+    content += b"".join(np.asarray(part).round().clip(0, 255).astype(np.uint8).tobytes() for part in parts)
+    return gzip.compress(content)
+
+
 def ksplat(compression: int = 1, degree: int = 2) -> tuple[bytes, dict[str, Any]]:
     """Return a .ksplat of one section, whose full buckets hold four Gaussians, and the numbers in it."""
     sizes = (4, 4, 3, 2)
