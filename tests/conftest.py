@@ -13,6 +13,17 @@ from typing import Any
 import pytest
 from browser import NO_BROWSER
 
+SPLAT_FILES = Path(os.environ.get("SPLAT_FILES", Path(__file__).parents[2] / "shared" / "data" / "splats"))
+"""Files of other programs, which are not part of the project. Where they are not, the tests of them are left out."""
+collect_ignore = [] if SPLAT_FILES.is_dir() else ["test_brought_files.py"]
+
+
+def pytest_report_header() -> str:
+    """Say whether files of other programs are there."""
+    return (
+        f"files of other programs: {SPLAT_FILES if SPLAT_FILES.is_dir() else 'none (SPLAT_FILES names their folder)'}"
+    )
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add what CI asks for: see CONTRIBUTING.md."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from plyfile import PlyData
+from tiny import tiny_teacher
 
 from distilled_splat import cli
 from distilled_splat.evaluation.export import export, export_within
@@ -129,6 +130,34 @@ def test_a_run_that_was_moved_is_exported_where_it_is(teachers: tuple[Path, ...]
     shutil.copytree(teachers[0], moved)
     (file,) = export(moved / "config.yml", moved / "export", OURS, 4, "nerfstudio", measure=True)
     assert file.psnr is not None and abs(file.lost or 0.0) < 1e-4
+
+
+@pytest.mark.usefixtures("libraries")
+def test_an_antialiased_run_is_measured_as_each_file_says(scene: Path, tmp_path: Path) -> None:
+    """Only a .spz has a place for it: of the others viewers know no better than to render them plainly."""
+    run = tiny_teacher(scene, tmp_path / "run", iterations=12, rasterize_mode="antialiased").base_dir
+    ply, spz = export(run / "config.yml", tmp_path, ("ply", "spz"), 4, "nerfstudio", measure=True)
+    assert read_splat(ply.path).antialiased is None and read_splat(spz.path).antialiased is True
+    assert read_teacher(spz.path).antialiased and not read_teacher(ply.path).antialiased
+    finished = open_run(run / "config.yml", teachers=())
+
+    def psnr(path: Path, antialiased: bool) -> float:
+        gaussians = read_splat(path).gaussians
+        return finished.mean_psnr(
+            lambda held: render(gaussians, held.view, antialiased=antialiased).over(held.background)
+        )
+
+    for file, mode in ((ply, False), (spz, True)):
+        assert file.psnr == pytest.approx(psnr(file.path, mode), abs=1e-5)
+        assert abs(psnr(file.path, mode) - psnr(file.path, not mode)) > 1e-3
+    gsply = pytest.importorskip("gsply")
+    assert torch.allclose(torch.from_numpy(gsply.read_spz(spz.path).means), read_splat(spz.path).gaussians.means)
+
+
+def test_a_plain_run_says_so_in_its_spz(teachers: tuple[Path, ...], tmp_path: Path) -> None:
+    pytest.importorskip("gsply")
+    (file,) = export(teachers[0] / "config.yml", tmp_path, ("spz",), 4, "nerfstudio", measure=False)
+    assert read_splat(file.path).antialiased is False
 
 
 def test_refusals_are_one_sentence(teachers: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
