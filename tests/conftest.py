@@ -18,11 +18,10 @@ SPLAT_FILES = Path(os.environ.get("SPLAT_FILES", Path(__file__).parents[2] / "sh
 collect_ignore = [] if SPLAT_FILES.is_dir() else ["test_brought_files.py"]
 
 
-def pytest_report_header() -> str:
-    """Say whether files of other programs are there."""
-    return (
-        f"files of other programs: {SPLAT_FILES if SPLAT_FILES.is_dir() else 'none (SPLAT_FILES names their folder)'}"
-    )
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say so where files of other programs are not there."""
+    if not SPLAT_FILES.is_dir():
+        terminalreporter.write_line("test_brought_files.py is left out: set SPLAT_FILES to the folder of its files.")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
