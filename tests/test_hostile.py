@@ -347,6 +347,12 @@ def with_count(count: int, **view: int) -> tuple[Any, bytes]:
     return document, body
 
 
+def shown_often(times: int) -> bytes:
+    """A .glb of many nodes that show one mesh."""
+    document, body = glb_parts(cloud(count=5000))
+    return glb({**document, "nodes": times * [{"mesh": 0}]}, body)
+
+
 BOMBS: dict[str, Callable[[], bytes]] = {
     "deflated.ckpt": deflated,
     "six-gigabytes.ckpt": lambda: calling(bytearray, 6_000_000_000),
@@ -383,6 +389,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "deflated.sog": lambda: bundle({**sog_members(), "meta.json": b" " * 10**8}, zipfile.ZIP_DEFLATED),
     "deep.sog": lambda: bundle({**sog_members(), "meta.json": b"[" * 10**6}),
     "billions.glb": lambda: glb(*with_count(10**12)),
+    "instances.glb": lambda: shown_often(300_000),
     "strides.glb": lambda: glb(*with_count(10**9, byteStride=0)),
     "calling.pt": lambda: calling(bytearray, 6_000_000_000),
     "repeated.pt": lambda: saved(

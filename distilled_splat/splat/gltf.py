@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor
 from distilled_splat.runs.words import type_and_words, words_of
 from distilled_splat.splat.frames import moved
 from distilled_splat.splat.gaussians import Gaussians
+from distilled_splat.splat.inflation import budget_of
 from distilled_splat.splat.splat_file import SplatFile, gaussians_of, log, logit
 
 EXTENSION = "KHR_gaussian_splatting"
@@ -38,7 +39,7 @@ def read_glb(path: Path) -> SplatFile:
     """
     try:
         document, body = chunks_of(path)
-        parts = list(splats_of(document, body))
+        parts = list(within(splats_of(document, body), budget_of(path)))
     except (KeyError, TypeError, IndexError, AttributeError, RecursionError, OverflowError) as error:
         words = type_and_words(error)
         raise ValueError(f"{path} is a damaged .glb, or compresses its splats by an extension ({words}).") from error
@@ -85,6 +86,19 @@ def splats_of(document: dict[str, Any], body: bytes) -> Iterator[Gaussians]:
                 gaussians = primitive_of(document, body, primitive["attributes"])
                 # an identity is left alone: nothing is rounded
                 yield gaussians if torch.equal(world, torch.eye(4)[:3].double()) else moved(gaussians, world, 1.0)
+
+
+def within(parts: Iterable[Gaussians], budget: int) -> Iterator[Gaussians]:
+    """Hand splats on as long as a file vouches for them: many nodes may show one mesh.
+
+    Raises:
+        ValueError: if they take more than so many bytes.
+    """
+    for part in parts:
+        budget -= sum(getattr(part, field.name).nbytes for field in fields(part))
+        if budget < 0:
+            raise ValueError("it shows its splats so often that they are many times its size")
+        yield part
 
 
 def world_of(nodes: list[Any], parents: dict[int, int], place: int) -> Tensor:
