@@ -172,7 +172,8 @@ def accessor_of(document: dict[str, Any], body: bytes, index: int) -> np.ndarray
     begin = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
     if min(count - 1, begin, stride - row) < 0 or begin + stride * (count - 1) + row > len(body):
         raise ValueError(f"it declares {count} values that it does not hold")
-    numbers = np.ndarray((count, width), kind, body, begin, (stride, kind.itemsize)).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # what is no number is refused later
+        numbers = np.ndarray((count, width), kind, body, begin, (stride, kind.itemsize)).astype(np.float64)
     if accessor.get("normalized", False) and kind.kind != "f":
         numbers = np.maximum(numbers / np.iinfo(kind).max, -1)
     return numbers
