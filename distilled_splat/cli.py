@@ -25,8 +25,8 @@ class Compare:
     load_config: Path
     """config.yml of a run of distilled-splatfacto."""
     teachers: tuple[Path, ...] = ()
-    """Teachers to compare with: run folders, config.yml, .ckpt, .ply or .spz files; without any, the student's own,
-    where they were in training or in the same place beside the run."""
+    """Teachers to compare with: run folders, config.yml, .ckpt or exported files; without any, the student's own, where
+    they were in training or in the same place beside the run."""
     data: Optional[Path] = None
     """The run's data; if not given, it is looked for where it was in training, and in the same place beside the run."""
     json: Optional[Path] = None
@@ -103,6 +103,24 @@ class Export:
 
 
 @dataclass
+class Info:
+    """Say what files of splats hold, in any format that is read: size, extent, opacities, antialiasing."""
+
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Exported files of any trainer or editor."""
+    json: bool = False
+    """Print a list of JSON objects instead of lines."""
+
+    def run(self) -> None:
+        """Print what is in them."""
+        from rich.console import Console
+
+        from distilled_splat.splat.info import print_infos
+
+        print_infos(self.files, self.json, Console(soft_wrap=True, highlight=False))
+
+
+@dataclass
 class Report:
     """Write one HTML page about a run: table, rate-distortion plot, training curves, pictures to slide over."""
 
@@ -164,6 +182,7 @@ Command = Union[
     Annotated[Shrink, tyro.conf.subcommand("shrink")],
     Annotated[Compare, tyro.conf.subcommand("compare")],
     Annotated[Export, tyro.conf.subcommand("export")],
+    Annotated[Info, tyro.conf.subcommand("info")],
     Annotated[Report, tyro.conf.subcommand("report")],
     Annotated[Sweep, tyro.conf.subcommand("sweep")],
     Annotated[Doctor, tyro.conf.subcommand("doctor")],

@@ -13,6 +13,16 @@ from typing import Any
 import pytest
 from browser import NO_BROWSER
 
+SPLAT_FILES = Path(os.environ.get("SPLAT_FILES", Path(__file__).parents[2] / "shared" / "data" / "splats"))
+"""Files of other programs, which are not part of the project. Where they are not, the tests of them are left out."""
+collect_ignore = [] if SPLAT_FILES.is_dir() else ["test_brought_files.py"]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say so where files of other programs are not there."""
+    if not SPLAT_FILES.is_dir():
+        terminalreporter.write_line("test_brought_files.py is left out: set SPLAT_FILES to the folder of its files.")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add what CI asks for: see CONTRIBUTING.md."""

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from plyfile import PlyData
+from tiny import tiny_teacher
 
 from distilled_splat import cli
 from distilled_splat.evaluation.export import export, export_within
 from distilled_splat.evaluation.held_out import open_run
 from distilled_splat.ops.render import render
 from distilled_splat.ops.views import View, world_to_camera
+from distilled_splat.splat.files import read_splat
 from distilled_splat.splat.formats import FORMATS
 from distilled_splat.teachers.reading import read_teacher
 
@@ -106,7 +108,7 @@ def test_a_file_in_the_captures_frame_fits_the_captures_own_cameras(
     run = open_run(teachers[0] / "config.yml")
     (file,) = export(teachers[0] / "config.yml", tmp_path, OURS, 4, "capture", measure=True)
     assert file.lost is not None and abs(file.lost) < 0.01
-    exported = FORMATS["ply"].read(file.path)
+    exported = read_splat(file.path).gaussians
     frames = {
         Path(frame["file_path"]).name: frame for frame in json.loads((scene / "transforms.json").read_text())["frames"]
     }
@@ -128,6 +130,34 @@ def test_a_run_that_was_moved_is_exported_where_it_is(teachers: tuple[Path, ...]
     shutil.copytree(teachers[0], moved)
     (file,) = export(moved / "config.yml", moved / "export", OURS, 4, "nerfstudio", measure=True)
     assert file.psnr is not None and abs(file.lost or 0.0) < 1e-4
+
+
+@pytest.mark.usefixtures("libraries")
+def test_an_antialiased_run_is_measured_as_each_file_says(scene: Path, tmp_path: Path) -> None:
+    """Only a .spz has a place for it: of the others viewers know no better than to render them plainly."""
+    run = tiny_teacher(scene, tmp_path / "run", iterations=12, rasterize_mode="antialiased").base_dir
+    ply, spz = export(run / "config.yml", tmp_path, ("ply", "spz"), 4, "nerfstudio", measure=True)
+    assert read_splat(ply.path).antialiased is True and read_splat(spz.path).antialiased is True
+    assert read_teacher(spz.path).antialiased and read_teacher(ply.path).antialiased
+    finished = open_run(run / "config.yml", teachers=())
+
+    def psnr(path: Path, antialiased: bool) -> float:
+        gaussians = read_splat(path).gaussians
+        return finished.mean_psnr(
+            lambda held: render(gaussians, held.view, antialiased=antialiased).over(held.background)
+        )
+
+    for file, mode in ((ply, False), (spz, True)):
+        assert file.psnr == pytest.approx(psnr(file.path, mode), abs=1e-5)
+        assert abs(psnr(file.path, mode) - psnr(file.path, not mode)) > 1e-3
+    gsply = pytest.importorskip("gsply")
+    assert torch.allclose(torch.from_numpy(gsply.read_spz(spz.path).means), read_splat(spz.path).gaussians.means)
+
+
+def test_a_plain_run_says_so_in_its_spz(teachers: tuple[Path, ...], tmp_path: Path) -> None:
+    pytest.importorskip("gsply")
+    (file,) = export(teachers[0] / "config.yml", tmp_path, ("spz",), 4, "nerfstudio", measure=False)
+    assert read_splat(file.path).antialiased is False
 
 
 def test_refusals_are_one_sentence(teachers: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 import torch
 from exports import columns_of, ply_bytes, same, write_ply
+from foreign_files import spz_of
 from nerfstudio.scripts.exporter import ExportGaussianSplat
 from tiny import tiny_student, tiny_teacher, trained
 
 from distilled_splat.evaluation.held_out import open_run
-from distilled_splat.splat.frames import moved
+from distilled_splat.ops.render import render
+from distilled_splat.ops.views import View, world_to_camera
+from distilled_splat.splat.frames import inverse, moved
 from distilled_splat.splat.gaussians import Gaussians
 from distilled_splat.teachers.reading import read_frame, read_teacher
 
@@ -28,12 +31,23 @@ LEAST = 15.0
 
 @dataclasses.dataclass
 class Exports:
-    """A scene whose recorded poses are far from nerfstudio's frame, a teacher of it, and its export in both frames."""
+    """A scene whose recorded poses are far from nerfstudio's frame, a teacher of it, and its export in every frame.
+
+    `file` lies in the world of the matrices in transforms.json; `capture_rub` is a .spz in the capture's with y and z
+    negated, as that format's document has them.
+    """
 
     scene: Path
     run: Path
     nerfstudio: Path
     capture: Path
+    file: Path
+    capture_rub: Path
+
+
+APPLIED = [[1, 0, 0, 0.5], [0, 0, -1, 2.0], [0, 1, 0, 0]]
+"""What ns-process-data notes when it has turned a capture: recorded y and z are -z and y of the file."""
+APPLIED_SCALE = 0.5
 
 
 def to_the_capture(gaussians: Gaussians, run: Path) -> Gaussians:
@@ -44,20 +58,31 @@ def to_the_capture(gaussians: Gaussians, run: Path) -> Gaussians:
     return moved(gaussians, torch.cat((turn.T, -scale * turn.T @ offset), dim=1), 1 / scale)
 
 
+def to_the_file(gaussians: Gaussians, run: Path) -> Gaussians:
+    """Take a splat from the frame of a run to that of transforms.json; a test below holds it against the cameras."""
+    frame = read_frame(run)
+    assert frame is not None
+    applied = torch.tensor([*APPLIED, [0, 0, 0, 1]])
+    return moved(gaussians, *inverse(frame[0] @ torch.linalg.inv(applied), frame[1] / APPLIED_SCALE))
+
+
 @pytest.fixture(scope="module")
 def exports(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Exports:
     folder = tmp_path_factory.mktemp("exports")
     turned = Path(shutil.copytree(scene, folder / "scene"))
     meta = json.loads((turned / "transforms.json").read_text())
-    # what ns-process-data notes when it has turned a capture: recorded y and z are -z and y of the file
-    meta["applied_transform"] = [[1, 0, 0, 0.5], [0, 0, -1, 2.0], [0, 1, 0, 0]]
-    meta["applied_scale"] = 0.5
+    meta["applied_transform"], meta["applied_scale"] = APPLIED, APPLIED_SCALE
     (turned / "transforms.json").write_text(json.dumps(meta))
     run = tiny_teacher(turned, folder / "run", iterations=STEPS).base_dir
     ExportGaussianSplat(load_config=run / "config.yml", output_dir=folder / "export").main()
     nerfstudio = folder / "export" / "splat.ply"
-    capture = write_ply(folder / "capture.ply", to_the_capture(read_teacher(nerfstudio).gaussians, run))
-    return Exports(turned, run, nerfstudio, capture)
+    there = to_the_capture(read_teacher(nerfstudio).gaussians, run)
+    capture = write_ply(folder / "capture.ply", there)
+    file = write_ply(folder / "file.ply", to_the_file(read_teacher(nerfstudio).gaussians, run))
+    capture_rub = folder / "capture_rub.spz"
+    upright = moved(there, torch.tensor([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 0]]), 1.0)
+    capture_rub.write_bytes(spz_of(upright))
+    return Exports(turned, run, nerfstudio, capture, file, capture_rub)
 
 
 def words(capsys: pytest.CaptureFixture[str]) -> str:
@@ -87,7 +112,50 @@ def test_one_student_of_a_run_and_of_exports_in_both_frames(
     kept = run.logit_opacities >= -5.5373
     assert same(nerfstudio, run[kept]) and same(capture, dataclasses.replace(nerfstudio, quats=capture.quats), 1e-4)
     figures = [float(value) for value in re.findall(r"([\d.]+)dBinthe", output)]
-    assert figures[0] - figures[1] > 1 and figures[3] == pytest.approx(figures[0], abs=0.11)
+    # three of each file: in nerfstudio's, the capture's and the file's frame
+    assert figures[0] - max(figures[1:3]) > 1 and figures[4] == pytest.approx(figures[0], abs=0.11)
+
+
+def test_a_splat_in_the_frame_of_transforms_json_is_found_out(
+    exports: Exports, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = trained(student(exports, tmp_path / "one", exports.file))
+    assert f"{exports.file}istakentobeinthefileframe" in words(capsys)
+    expected = read_teacher(exports.nerfstudio).gaussians
+    (member,) = trainer.pipeline.model.teaching.labels.ensemble.members
+    assert same(member, dataclasses.replace(expected, quats=member.quats), 1e-4)
+    gallery: Any = open_run(trainer.base_dir / "config.yml").model.gallery
+    assert gallery.frame == "file" and same(gallery.find(torch.device("cpu")).members[0], member)
+
+
+def test_the_frame_of_transforms_json_is_that_of_its_own_cameras(exports: Exports) -> None:
+    """The reference is the file itself: nothing here knows what was applied, or nerfstudio's transform."""
+    run = open_run(exports.run / "config.yml")
+    frames = json.loads((exports.scene / "transforms.json").read_text())["frames"]
+    poses = {Path(frame["file_path"]).name: frame["transform_matrix"] for frame in frames}
+    held = next(run.held_out())
+    pose = torch.tensor(poses[run.datamanager.eval_dataset.image_filenames[0].name], dtype=torch.float32)
+    view = View(world_to_camera(pose), held.view.K, held.view.width, held.view.height)
+    with torch.no_grad():
+        there = render(read_teacher(exports.file).gaussians, view).over(held.background)
+        here = render(read_teacher(exports.nerfstudio).gaussians, held.view).over(held.background)
+    assert float(here.std()) > 0.02 and float((there - here).abs().mean()) < 1e-3
+
+
+def test_a_spz_with_the_axes_of_its_document_is_found_out(
+    exports: Exports, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = trained(student(exports, tmp_path / "found", exports.capture_rub))
+    output = words(capsys)
+    assert f"{exports.capture_rub}istakentobeinthecapture-rubframe" in output
+    assert len(re.findall(r"[\d.]+dBinthe", output)) == 6
+    (member,) = trainer.pipeline.model.teaching.labels.ensemble.members
+    expected = read_teacher(exports.nerfstudio).gaussians
+    assert torch.allclose(member.means, expected.means, atol=1e-3)
+    named = trained(student(exports, tmp_path / "named", exports.capture_rub, teacher_frame="capture-rub"))
+    assert same(named.pipeline.model.teaching.labels.ensemble.members[0], member)
+    with pytest.raises(SystemExit, match=r"capture_rub\.spz does not fit this data"):
+        trained(student(exports, tmp_path, exports.capture_rub, teacher_frame="capture", min_teacher_psnr=LEAST))
 
 
 def test_a_frame_that_was_found_out_is_known_after_the_training(exports: Exports, tmp_path: Path) -> None:
@@ -120,14 +188,15 @@ def test_a_frame_that_is_named_is_taken_and_measured(exports: Exports, tmp_path:
         trained(student(exports, tmp_path, exports.capture, teacher_frame="nerfstudio", min_teacher_psnr=LEAST))
 
 
-def test_a_splat_that_fits_in_neither_frame_is_refused_with_both_figures(exports: Exports, tmp_path: Path) -> None:
+def test_a_splat_that_fits_in_no_frame_is_refused_with_all_figures(exports: Exports, tmp_path: Path) -> None:
     gaussians = read_teacher(exports.nerfstudio).gaussians
     white = dataclasses.replace(gaussians, sh_dc=gaussians.sh_dc + 5)
     path = write_ply(tmp_path / "white.ply", white)
     with pytest.raises(SystemExit) as refused:
         trained(student(exports, tmp_path, exports.run, path, min_teacher_psnr=LEAST))
     sentence = str(refused.value.code)
-    assert re.search(r"to [\d.-]+ dB in the nerfstudio frame and [\d.-]+ dB in the capture frame only", sentence)
+    figure = r"[\d.-]+ dB in the"
+    assert re.search(rf"to {figure} nerfstudio frame, {figure} capture frame and {figure} file frame only", sentence)
     assert str(path) in sentence and "--pipeline.model.teacher-frame" in sentence and "\n" not in sentence
 
 

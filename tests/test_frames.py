@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from scenes import dense_scene
 
 from distilled_splat.ops.render import render
 from distilled_splat.ops.views import View
-from distilled_splat.splat.frames import moved
+from distilled_splat.splat.frames import DataFrame, moved
 from distilled_splat.splat.gaussians import Gaussians
 from distilled_splat.splat.harmonics import harmonics, harmonics_rotation
+from distilled_splat.training.data_frame import applied_in, without
 
 
 def rotation(seed: int) -> torch.Tensor:
@@ -116,3 +118,35 @@ def test_a_frame_that_distorts_is_refused() -> None:
     for scale in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match="is not a change of frame"):
             moved(cloud(), torch.eye(3, 4), scale)
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        "{}",
+        "[]",
+        "no json",
+        '{"applied_transform": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]}',
+        '{"applied_transform": [[1, 0], [0, 1]]}',
+        '{"applied_transform": "turned"}',
+        '{"applied_transform": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]}',
+        '{"applied_transform": [[NaN, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]}',
+        '{"applied_scale": 0}',
+    ],
+)
+def test_what_was_not_applied_or_cannot_be_undone_is_nothing(tmp_path: Path, meta: str) -> None:
+    (tmp_path / "transforms.json").write_text(meta)
+    assert torch.equal(applied_in(tmp_path)[0], torch.eye(4)[:3]) and applied_in(tmp_path)[1] == 1
+    capture = (torch.tensor([[0.0, 1, 0, 3], [1, 0, 0, 0], [0, 0, -1, 2]]), 0.25)
+    assert DataFrame(capture, without(capture, *applied_in(tmp_path))).worlds == ("nerfstudio", "capture")
+
+
+def test_a_capture_of_colmap_that_notes_nothing_was_turned_as_nerfstudio_takes_it_to_be(tmp_path: Path) -> None:
+    (tmp_path / "colmap" / "sparse" / "0").mkdir(parents=True)
+    (tmp_path / "transforms.json").write_text("{}")
+    applied, scale = applied_in(tmp_path)
+    assert applied.tolist() == [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0]] and scale == 1
+    noted = '{"applied_transform": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 2]], "applied_scale": 2}'
+    (tmp_path / "transforms.json").write_text(noted)
+    applied, scale = applied_in(tmp_path / "transforms.json")
+    assert applied[:, 3].tolist() == [0, 0, 2] and scale == 2

@@ -5,15 +5,17 @@ FUZZ_EXAMPLES sets the number of inputs per test: `FUZZ_EXAMPLES=20000 pytest te
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
 import pickle
+import struct
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import numpy as np
 import pytest
 import torch
 from exports import cloud, columns_of, ply_bytes
+from foreign_files import bundle, checkpoint, glb, glb_parts, ksplat, saved, sog_members, spz, webp, zstd_frame
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strange_files import Bomb, packed, parameters, write_run
@@ -152,11 +155,13 @@ def test_random_headers_of_a_ply(lines: list[str], form: str, body: bytes) -> No
 @fuzzed
 @given(values=st.lists(st.floats(width=32), min_size=59, max_size=59))
 def test_random_numbers_in_a_ply(values: list[float]) -> None:
-    """A number that is none is refused; any other arrives as it was written."""
+    """A number that is none is refused; any other arrives as it was written, but for what editors write infinite."""
     with np.errstate(invalid="ignore"):
         columns = dict(zip(columns_of(cloud(1)), np.array(values, np.float32)[:, None]))
     found = read_bytes("splat.ply", ply_bytes(columns))
-    assert isinstance(found, Teacher) == bool(np.isfinite(values).all())
+    meant = {"opacity": (np.inf, -np.inf), **dict.fromkeys(("scale_0", "scale_1", "scale_2"), (-np.inf,))}
+    sound = [np.isfinite(value[0]) or value[0] in meant.get(name, ()) for name, value in columns.items()]
+    assert isinstance(found, Teacher) == all(sound)
     if isinstance(found, Teacher):
         assert found.gaussians.means[0].tolist() == values[:3]
 
@@ -178,9 +183,57 @@ def test_random_damage_to_a_compressed_splat(form: str, compressed: dict[str, by
 @given(changes=CHANGES)
 def test_random_damage_inside_a_spz(compressed: dict[str, bytes], changes: list[Change]) -> None:
     """The damage lies under the compression, where no checksum finds it."""
-    import gzip
-
     read_bytes("splat.spz", gzip.compress(changed(gzip.decompress(compressed["spz"]), changes)))
+
+
+SOUND: dict[str, Callable[[], bytes]] = {
+    "bare.spz": lambda: spz(zipped=False),
+    "newest.spz": lambda: spz(version=4),
+    "rows.splat": lambda: bytes(np.random.default_rng(0).integers(1, 100, 320, np.uint8)),
+    "plain.ksplat": lambda: ksplat(0)[0],
+    "halves.ksplat": lambda: ksplat(1)[0],
+    "bytes.ksplat": lambda: ksplat(2)[0],
+    "bundle.sog": lambda: bundle(sog_members()),
+    "splat.glb": lambda: glb(*glb_parts(cloud(degree=1))),
+    "gsplat.pt": lambda: saved(checkpoint(cloud())),
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+@fuzzed
+@given(changes=CHANGES)
+def test_random_damage_to_other_formats(name: str, changes: list[Change]) -> None:
+    read_bytes(name, changed(SOUND[name](), changes))
+
+
+@fuzzed
+@given(changes=CHANGES, which=st.sampled_from(sorted(sog_members())), version=st.sampled_from([1, 2]))
+def test_random_damage_inside_a_sog(changes: list[Change], which: str, version: int) -> None:
+    members = sog_members(version=version)
+    read_bytes("splat.sog", bundle({**members, which: changed(members[which], changes)}))
+
+
+@fuzzed
+@given(place=st.integers(0, 400), value=st.deferred(lambda: JSON), form=st.sampled_from(["sog", "glb"]))
+def test_random_values_in_the_json_of_other_formats(place: int, value: Any, form: str) -> None:
+    """One value of the document, at any depth, is another."""
+    members, (document, body) = sog_members(), glb_parts(cloud(degree=1))
+    content = json.loads(members["meta.json"]) if form == "sog" else document
+    places = list(places_in(content))
+    parent, key = places[place % len(places)]
+    parent[key] = value
+    if form == "sog":
+        read_bytes("splat.sog", bundle({**members, "meta.json": json.dumps(content).encode()}))
+    else:
+        read_bytes("splat.glb", glb(content, body))
+
+
+def places_in(item: Any) -> Iterator[tuple[Any, Any]]:
+    """Go through all places of a JSON document, and the first three of each list."""
+    if isinstance(item, (dict, list)):
+        for key in item if isinstance(item, dict) else range(min(len(item), 3)):
+            yield item, key
+            yield from places_in(item[key])
 
 
 def checkpoint_bytes(**changes: Any) -> bytes:
@@ -264,6 +317,42 @@ def calling(function: Any, *arguments: Any) -> bytes:
     return rezipped(lambda name, content: pickle.dumps(Call(), 2) if name.endswith("data.pkl") else content)
 
 
+def streams_of(count: int) -> bytes:
+    """A .spz of version 4 whose streams are said to have as much as its header says, in a few bytes."""
+    frame = zstd_frame(bytes(11))
+    table = b"".join(struct.pack("<QQ", len(frame), size * count) for size in (9, 1, 3, 3, 4))
+    return struct.pack("<4sIIBBBBI12x", b"NGSP", 4, count, 0, 12, 0, 5, 32) + table + frame * 5
+
+
+def ksplat_of(count: int = 1, places: int = 1, compression: int = 0, buckets: int = 0) -> bytes:
+    """A .ksplat of headers alone."""
+    header = struct.pack("<BBxxIIIIHxx", 0, 1, places, 1, count, count, compression)
+    section = struct.pack("<IIIIfHxxIIIIH", count, count, 256, buckets, 5.0, 12, 0, 0, 0, 0, 0)
+    return header.ljust(4096, b"\0") + section.ljust(1024, b"\0")
+
+
+def sog_with(old: bytes, new: bytes) -> bytes:
+    """A .sog whose meta.json says something else."""
+    members = sog_members()
+    assert old in members["meta.json"]
+    return bundle({**members, "meta.json": members["meta.json"].replace(old, new)})
+
+
+def with_count(count: int, **view: int) -> tuple[Any, bytes]:
+    """A .glb whose accessors are said to have so many values."""
+    document, body = glb_parts(cloud())
+    for accessor, its_view in zip(document["accessors"], document["bufferViews"]):
+        accessor["count"] = count
+        its_view.update(view)
+    return document, body
+
+
+def shown_often(times: int) -> bytes:
+    """A .glb of many nodes that show one mesh."""
+    document, body = glb_parts(cloud(count=5000))
+    return glb({**document, "nodes": times * [{"mesh": 0}]}, body)
+
+
 BOMBS: dict[str, Callable[[], bytes]] = {
     "deflated.ckpt": deflated,
     "six-gigabytes.ckpt": lambda: calling(bytearray, 6_000_000_000),
@@ -283,6 +372,29 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "billions.ply": lambda: ply_bytes(columns_of(cloud(3)), count=10**10),
     "billions-in-ascii.ply": lambda: ply_bytes(columns_of(cloud(3)), form="ascii", count=10**10),
     "picture.ply": lambda: b"\x89PNG\r\n\x1a\n" + bytes(1000),
+    "billions-bare.spz": lambda: struct.pack("<4sIIBBBx", b"NGSP", 3, 4 * 10**9, 3, 12, 0),
+    "inflating.spz": lambda: gzip.compress(struct.pack("<4sIIBBBx", b"NGSP", 3, 10**7, 0, 12, 0) + bytes(2 * 10**8)),
+    "billions-in-streams.spz": lambda: streams_of(4 * 10**9),
+    "millions-in-streams.spz": lambda: streams_of(3 * 10**7),
+    "odd.splat": lambda: bytes(33),
+    "empty.splat": lambda: b"",
+    "billions.ksplat": lambda: ksplat_of(count=4 * 10**9),
+    "sections.ksplat": lambda: ksplat_of(places=2**32 - 1),
+    "buckets.ksplat": lambda: ksplat_of(buckets=2**31),
+    "no-buckets.ksplat": lambda: ksplat_of(compression=1) + bytes(24),
+    "pixels.sog": lambda: bundle({**sog_members(), "quats.webp": webp(np.zeros((13000, 13000, 4), np.uint8))}),
+    "count.sog": lambda: sog_with(b": 50", b": 5e15"),
+    "infinite.sog": lambda: sog_with(b": 50", b": Infinity"),
+    "elsewhere.sog": lambda: sog_with(b'"quats.webp', b'"/etc/hostname'),
+    "deflated.sog": lambda: bundle({**sog_members(), "meta.json": b" " * 10**8}, zipfile.ZIP_DEFLATED),
+    "deep.sog": lambda: bundle({**sog_members(), "meta.json": b"[" * 10**6}),
+    "billions.glb": lambda: glb(*with_count(10**12)),
+    "instances.glb": lambda: shown_often(300_000),
+    "strides.glb": lambda: glb(*with_count(10**9, byteStride=0)),
+    "calling.pt": lambda: calling(bytearray, 6_000_000_000),
+    "repeated.pt": lambda: saved(
+        {"splats": {name: v[:1].expand(10**9, *v.shape[1:]) for name, v in checkpoint(cloud())["splats"].items()}}
+    ),
     "endless-header.ply": lambda: b"ply\nformat ascii 1.0\n" + b"comment " * 20_000_000,
 }
 

@@ -49,8 +49,8 @@ def cast_rays(
 ) -> None:
     """Follow rays from each eye in all directions, and write what each ends on.
 
-    The grid covers the cube from -2 to 2 of contracted space: with m the largest coordinate of x, but at least 1, x lies
-    at (2 - 1 / m) x / m there (Mip-NeRF 360, with the maximum norm).
+    The grid covers the cube from -2 to 2 of contracted space: with m the largest coordinate of x, but at least 1, x
+    lies at (2 - 1 / m) x / m there (Mip-NeRF 360, with the maximum norm).
 
     Args:
         eyes: where rays begin, float32 [E, 3].

@@ -14,6 +14,7 @@ from rich.table import Table
 from distilled_splat.evaluation.held_out import open_run
 from distilled_splat.ops.render import render
 from distilled_splat.runs.files import write_beside
+from distilled_splat.splat.files import read_splat
 from distilled_splat.splat.formats import FORMATS, with_degree
 from distilled_splat.splat.frames import inverse, moved
 from distilled_splat.splat.gaussians import Gaussians
@@ -43,7 +44,7 @@ class Exported:
     lost: Optional[float] = None
 
 
-def read_splat(config_path: Path) -> Teacher:
+def splat_of(config_path: Path) -> Teacher:
     """Read a run's splat.
 
     Raises:
@@ -72,11 +73,14 @@ def into_frame(splat: Teacher, frame: FrameName) -> Gaussians:
     return moved(splat.gaussians, *inverse(*splat.frame))
 
 
-def written(gaussians: Gaussians, kind: str, sh_degree: int, folder: Path) -> Exported:
-    """Write one file, whole or not at all, with no higher degree than its format can hold."""
+def written(gaussians: Gaussians, kind: str, sh_degree: int, folder: Path, antialiased: bool) -> Exported:
+    """Write one file, whole or not at all, with no higher degree than its format can hold.
+
+    Where the format has a place for it, the file says that it is to be rendered antialiased.
+    """
     form = FORMATS[kind]
     degree = min(sh_degree, gaussians.sh_degree, form.highest_degree)
-    content = form.encode(with_degree(gaussians, degree))
+    content = form.file_of(with_degree(gaussians, degree), antialiased)
     path = folder / f"splat{form.ending}"
     write_beside(path, lambda temporary: temporary.write_bytes(content))
     return Exported(kind, degree, path, len(content) / 1e6)
@@ -87,24 +91,27 @@ def measure_of(
 ) -> Callable[[Exported], Exported]:
     """Return a function that reads a file back and measures it on the held-out photos of its run.
 
+    It is rendered as a viewer would that knows nothing but the file: antialiased where the file says so.
+
     Raises:
         ValueError: if the run's photos are gone, or it holds none out.
     """
     run = open_run(config_path, data, teachers=())
     run.check_held_out("export it with --no-measure")
 
-    def psnr_of(gaussians: Gaussians) -> float:
+    def psnr_of(gaussians: Gaussians, antialiased: bool) -> float:
         here = gaussians.to(run.model.device)
-        return run.mean_psnr(lambda held: render(here, held.view, antialiased=splat.antialiased).over(held.background))
+        return run.mean_psnr(lambda held: render(here, held.view, antialiased=antialiased).over(held.background))
 
-    best = psnr_of(splat.gaussians)
+    best = psnr_of(splat.gaussians, splat.antialiased)
 
     def measured(file: Exported) -> Exported:
-        gaussians = FORMATS[file.kind].read(file.path)
+        found = read_splat(file.path)
+        gaussians = found.gaussians
         if frame == "capture":
             assert splat.frame is not None
             gaussians = moved(gaussians, *splat.frame)
-        psnr = psnr_of(gaussians)
+        psnr = psnr_of(gaussians, bool(found.antialiased))
         return replace(file, psnr=psnr, lost=best - psnr)
 
     return measured
@@ -133,10 +140,10 @@ def export(
     Raises:
         ValueError: if the run cannot be read, or a format's library is missing.
     """
-    splat = read_splat(config_path)
+    splat = splat_of(config_path)
     gaussians = into_frame(splat, frame)
     measured = measure_of(config_path, splat, frame, data) if measure else None
-    files = [written(gaussians, kind, sh_degree, folder) for kind in kinds]
+    files = [written(gaussians, kind, sh_degree, folder, splat.antialiased) for kind in kinds]
     return files if measured is None else [measured(file) for file in files]
 
 
@@ -162,7 +169,7 @@ def export_within(
     Raises:
         ValueError: if no file is small enough, and for the reasons of `export`.
     """
-    splat = read_splat(config_path)
+    splat = splat_of(config_path)
     gaussians = into_frame(splat, frame)
     measured = measure_of(config_path, splat, frame, data)
     with tempfile.TemporaryDirectory() as scratch:
@@ -170,7 +177,7 @@ def export_within(
         smallest: list[Exported] = []
         for kind in kinds:
             for degree in range(min(sh_degree, gaussians.sh_degree, FORMATS[kind].highest_degree), -1, -1):
-                file = written(gaussians, kind, degree, Path(scratch))
+                file = written(gaussians, kind, degree, Path(scratch), splat.antialiased)
                 if file.megabytes <= target_megabytes:
                     fitting.append(measured(file))
                     break

@@ -30,7 +30,7 @@ from distilled_splat.shrink.measure import Row, compared, pictures
 from distilled_splat.shrink.preview import write_preview
 from distilled_splat.shrink.refit import Plan, refit
 from distilled_splat.shrink.unit_frame import UnitFrame
-from distilled_splat.splat.formats import Format, encode_ply, with_degree
+from distilled_splat.splat.formats import FORMATS, Format, with_degree
 from distilled_splat.splat.gaussians import Gaussians
 from distilled_splat.student.pruning import choose
 from distilled_splat.student.virtual_views import views_between
@@ -269,8 +269,8 @@ class Shrinking:
         capture, record = work / "capture", work / RECORD_NAME
         paths = tuple(work / f"splat-{number}.ply" for number in range(1, len(self.splats) + 1))
         if not read_record(work).get("prepared"):
-            for path, splat in zip(paths, self.splats):
-                content = encode_ply(with_degree(splat, self.sh_degree))
+            for path, splat, teacher in zip(paths, self.splats, self.teachers):
+                content = FORMATS["ply"].file_of(with_degree(splat, self.sh_degree), teacher.antialiased)
                 write_beside(path, lambda temporary, content=content: temporary.write_bytes(content))
             ensemble = TeacherEnsemble(
                 [Teacher(path, with_degree(splat, self.sh_degree), teacher.antialiased, None, {})
@@ -292,7 +292,7 @@ class Shrinking:
         ending = self.form.ending
         stem = self.output.name.removesuffix(ending)
         path = self.output.with_name(f"{stem}-{count}{ending}") if several else self.output
-        content = self.form.encode(self.frame.out_of(small))
+        content = self.form.file_of(self.frame.out_of(small), self.antialiased)
         write_beside(path, lambda temporary: temporary.write_bytes(content))
         return Shrunk(path, small, len(content) / 1e6)
 

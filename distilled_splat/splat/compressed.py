@@ -1,133 +1,117 @@
-"""Read compressed splats, PlayCanvas' compressed .ply and Niantic's .spz, with gsply where it is installed.
-
-gsply's decoders check no bounds and inflate whatever they are given; so the sizes are checked here first.
-"""
+"""Read PlayCanvas' compressed .ply: 16 bytes a Gaussian between the bounds of its chunk, a byte a coefficient."""
 
 from __future__ import annotations
 
-import struct
-import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
-from distilled_splat.runs.words import words_of
-from distilled_splat.splat.gaussians import Gaussians
 from distilled_splat.splat.ply_header import Header
+from distilled_splat.splat.splat_file import SplatFile, coefficients, gaussians_of, logit
 
 CHUNK = 256
-"""Gaussians that share one row of bounds in a compressed .ply."""
-SH_PROPERTIES = (9, 24, 45)
-SPZ_MAGIC = 0x5053474E
-SPZ_HEADER = struct.Struct("<IIIBBBB")
-SPZ_COEFFICIENTS = (0, 3, 8, 15)
-INFLATION = 40
-"""A .spz that inflates to more than this many times its size is refused; captures reach about 2."""
-SMALLEST_BUDGET = 1 << 20
+"""Gaussians that share one row of bounds."""
+CHUNK_PROPERTIES = (12, 18)
+"""Bounds of position and scale, and in newer files of colour: least x, y, z, then greatest, of each."""
+VERTEX = ("packed_position", "packed_rotation", "packed_scale", "packed_color")
+SH_PROPERTIES = (0, 9, 24, 45)
+SH_RANGE = 8
+"""Coefficients lie between -4 and 4."""
 
 
-def gsply_or_refusal(path: Path) -> Any:
-    """Import gsply.
-
-    Raises:
-        ValueError: if it is not installed.
-    """
-    try:
-        import gsply
-    except ImportError as error:
-        raise ValueError(
-            f"{path} is compressed, and its reader is not installed: pip install gsply, or convert the file to a "
-            "plain .ply."
-        ) from error
-    return gsply
-
-
-def read_compressed_ply(path: Path, header: Header) -> Gaussians:
-    """Read a compressed .ply.
+def read_compressed_ply(path: Path, header: Header) -> SplatFile:
+    """Read a compressed .ply, with or without bounds of colours, and with an element `sh` that may be empty.
 
     Args:
         path: the file.
         header: its header, which `ply.read_header` has held against the file's size.
 
     Raises:
-        ValueError: if gsply is missing or the file is not laid out as the format says.
+        ValueError: if the file is not laid out as the format says.
     """
-    gsply = gsply_or_refusal(path)
     names, count = list(header.elements), header.counts["vertex"]
     laid_out = names in (["chunk", "vertex"], ["chunk", "vertex", "sh"]) and header.byte_order == "<"
     if (
         not laid_out
-        or len(header.properties("chunk")) != 18
-        or len(header.properties("vertex")) != 4
         or header.counts["chunk"] != -(-count // CHUNK)
-        or ("sh" in names and (header.counts["sh"] != count or len(header.properties("sh")) not in SH_PROPERTIES))
+        or header.counts.get("sh", count) != count
+        or header.properties("vertex") != VERTEX
+        or len(header.properties("chunk")) not in CHUNK_PROPERTIES
+        or len(header.properties("sh")) not in SH_PROPERTIES
+        or any(header.kinds(name) - {kind} for name, kind in (("chunk", "f4"), ("vertex", "u4"), ("sh", "u1")))
     ):
         raise ValueError(f"{path} is not laid out as a compressed .ply is: convert it to a plain .ply.")
-    return from_gsply(path, gsply.plyread)
+    width, bands = len(header.properties("chunk")), len(header.properties("sh")) // 3
+    with path.open("rb") as file:
+        file.seek(header.size)
+        chunks = np.fromfile(file, "<f4", header.counts["chunk"] * width).reshape(-1, width)
+        packed = np.fromfile(file, "<u4", count * len(VERTEX)).reshape(count, -1)
+        levels = np.fromfile(file, np.uint8, count * 3 * bands).reshape(count, 3, bands)
+    bounds = chunks.astype(np.float64)[np.arange(count) // CHUNK]
+    position, rotation, scale, colour = packed.T
+
+    def between(place: int, fractions: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore", over="ignore"):  # bounds that are not numbers are refused later
+            return bounds[:, place : place + 3] * (1 - fractions) + bounds[:, place + 3 : place + 6] * fractions
+
+    colours = unpacked(colour, 8, 8, 8, 8)
+    gaussians = gaussians_of(
+        between(0, unpacked(position, 11, 10, 11)),
+        quaternions(rotation),
+        between(6, unpacked(scale, 11, 10, 11)),
+        logit(colours[:, 3]),
+        coefficients(between(12, colours[:, :3]) if width == 18 else colours[:, :3]),
+        SH_RANGE * (levels_of_harmonics(levels) - 0.5).transpose(0, 2, 1) if bands else None,
+    )
+    return SplatFile(path, gaussians, "compressed-ply", "" if width == 18 else "without bounds of colours")
 
 
-def read_spz(path: Path) -> Gaussians:
-    """Read a .spz of versions 1 to 3.
+def unpacked(packed: np.ndarray, *bits: int) -> np.ndarray:
+    """Take numbers of so many bits each, the highest first, out of 32-bit ones, as fractions of their largest value.
 
-    Raises:
-        ValueError: if gsply is missing, or the file is damaged, inflates without measure or is of another version.
+    Args:
+        packed: [N], uint32.
+        bits: of each field; their sum is at most 32.
+
+    Returns:
+        [N, fields], 0 to 1.
     """
-    gsply = gsply_or_refusal(path)
-    inflated, start = inflated_size(path)
-    if len(start) < SPZ_HEADER.size:
-        raise ValueError(f"{path} is not a .spz file: it is too short for a header.")
-    magic, version, count, degree, *_ = SPZ_HEADER.unpack(start)
-    if magic != SPZ_MAGIC or version not in (1, 2, 3) or degree >= len(SPZ_COEFFICIENTS):
-        raise ValueError(f"{path} is not a .spz file of versions 1 to 3: convert it to a plain .ply.")
-    needed = SPZ_HEADER.size + count * (16 + (4 if version >= 3 else 3) + 3 * SPZ_COEFFICIENTS[degree])
-    if needed > inflated:
-        raise ValueError(f"{path} declares {count} Gaussians, {needed} bytes, and holds {inflated}: it is damaged.")
-    return from_gsply(path, gsply.read_spz)
+    widths = np.array(bits, np.int64)
+    shifts = np.cumsum(widths[::-1])[::-1] - widths
+    largest = (1 << widths) - 1
+    return ((packed.astype(np.int64)[:, None] >> shifts) & largest) / largest
 
 
-def inflated_size(path: Path) -> tuple[int, bytes]:
-    """Measure what a gzip file inflates to, without keeping it, and return that size with the first 16 bytes.
+def quaternions(packed: np.ndarray) -> np.ndarray:
+    """Read quaternions (w, x, y, z) of which the largest part is left out: its place, and the others in order.
 
-    Raises:
-        ValueError: if it is not a gzip file, is damaged, or inflates without measure.
+    Args:
+        packed: two bits and three times ten, [N], uint32.
+
+    Returns:
+        [N, 4], of length 1.
     """
-    budget = max(INFLATION * path.stat().st_size, SMALLEST_BUDGET)
-    inflater = zlib.decompressobj(wbits=31)
-    size, start = 0, b""
-    try:
-        with path.open("rb") as file:
-            while (data := file.read(1 << 16)) and not inflater.eof:
-                while data and not inflater.eof:
-                    piece = inflater.decompress(data, 1 << 20)
-                    data = inflater.unconsumed_tail
-                    size += len(piece)
-                    start = (start + piece)[: SPZ_HEADER.size]
-                    if size > budget:
-                        raise ValueError(f"{path} inflates to more than {budget} bytes: it is not a splat.")
-        if not inflater.eof or inflater.unused_data:
-            raise ValueError(
-                f"{path} is not a .spz file, or a damaged one: its gzip stream does not end with the file."
-            )
-    except zlib.error as error:
-        raise ValueError(
-            f"{path} is not a .spz file of versions 1 to 3, or a damaged one ({words_of(error)})."
-        ) from error
-    return size, start
+    others = np.sqrt(2) * (unpacked(packed & 0x3FFFFFFF, 2, 10, 10, 10)[:, 1:] - 0.5)
+    return with_largest(others, packed >> 30)
 
 
-def from_gsply(path: Path, read: Any) -> Gaussians:
-    """Read with one of gsply's readers.
+def with_largest(others: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Put the largest part of quaternions of length 1 back to its place among the three others.
 
-    Raises:
-        ValueError: if gsply does not take the file.
+    Args:
+        others: [N, 3].
+        place: of the largest part among the four, [N].
+
+    Returns:
+        [N, 4].
     """
-    try:
-        data = read(str(path))
-    except Exception as error:
-        raise ValueError(f"{path} cannot be read ({words_of(error)}).") from error
-    count = len(data.means)
-    rest = np.zeros((count, 0, 3)) if data.shN is None else np.asarray(data.shN).reshape(count, -1, 3)
-    arrays = (data.means, data.quats, data.scales, np.reshape(data.opacities, count), np.reshape(data.sh0, (-1, 3)))
-    return Gaussians(*(torch.from_numpy(np.array(array, dtype=np.float32)) for array in (*arrays, rest)))
+    largest = np.sqrt(np.maximum(1 - np.square(others).sum(axis=1), 0))
+    quats = np.empty((len(others), 4))
+    taken = np.arange(4) == place.astype(np.int64)[:, None]
+    quats[taken], quats[~taken] = largest, others.ravel()
+    return quats
+
+
+def levels_of_harmonics(levels: np.ndarray) -> np.ndarray:
+    """Return bytes as fractions: the middles of 256 steps, and the ends themselves at either end."""
+    return np.where(levels == 0, 0.0, np.where(levels == 255, 1.0, (levels + 0.5) / 256))

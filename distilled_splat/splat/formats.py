@@ -1,7 +1,8 @@
-"""The formats in which a splat is handed on: how each is written, and how it is read back."""
+"""The formats in which a splat is handed on, and how each is written."""
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import tempfile
 from collections.abc import Callable
@@ -14,9 +15,8 @@ import torch
 from plyfile import PlyData, PlyElement
 from torch.nn.functional import normalize
 
-from distilled_splat.splat.compressed import read_spz
+from distilled_splat.splat import spz
 from distilled_splat.splat.gaussians import Gaussians
-from distilled_splat.splat.ply import read_ply
 
 SPZ_INTEGER_BITS = 23
 """Bits of a coordinate in a .spz beside its sign; how many lie behind the binary point is in the file's header."""
@@ -32,14 +32,20 @@ class Format:
         highest_degree: of the spherical harmonics that it can hold.
         library: name of the package that writes it; None where we do.
         encode: returns the bytes of a file.
-        read: reads a file.
+        antialiased: notes in those bytes that the splat is to be rendered antialiased; None where the format has no
+            place for it.
     """
 
     ending: str
     highest_degree: int
     library: Optional[str]
     encode: Callable[[Gaussians], bytes]
-    read: Callable[[Path], Gaussians]
+    antialiased: Optional[Callable[[bytes], bytes]] = None
+
+    def file_of(self, gaussians: Gaussians, antialiased: bool) -> bytes:
+        """Return the bytes of a file, which says whether it is to be rendered antialiased where it can say that."""
+        content = self.encode(gaussians)
+        return self.antialiased(content) if antialiased and self.antialiased is not None else content
 
 
 def library(name: str) -> Any:
@@ -103,6 +109,11 @@ def encode_ply(gaussians: Gaussians) -> bytes:
         return file.read()
 
 
+def antialiased_ply(content: bytes) -> bytes:
+    """Note in a .ply's header that it is to be rendered antialiased, as Brush does; other readers pass comments over."""
+    return content.replace(b"\nelement", b"\ncomment SplatRenderMode: mip\nelement", 1)
+
+
 def for_gsply(gaussians: Gaussians) -> Any:
     """Return a splat as gsply's container."""
     cpu = gaussians.to("cpu")
@@ -144,26 +155,18 @@ def converted(content: bytes, given: str, wanted: str) -> bytes:
     return result["data"]
 
 
-def read_converted(path: Path, ending: str) -> Gaussians:
-    """Read a file by way of a .ply."""
-    with tempfile.TemporaryDirectory() as folder:
-        ply = Path(folder) / "splat.ply"
-        ply.write_bytes(converted(path.read_bytes(), ending, "ply"))
-        return read_ply(ply)
+def antialiased_spz(content: bytes) -> bytes:
+    """Set the flag of a .spz of version 3."""
+    inflated = bytearray(gzip.decompress(content))
+    magic, *numbers, flags, streams = spz.HEADER.unpack_from(inflated)
+    spz.HEADER.pack_into(inflated, 0, magic, *numbers, flags | spz.ANTIALIASED, streams)
+    return gzip.compress(inflated, mtime=0)
 
 
 FORMATS = {
-    "ply": Format(".ply", 4, None, encode_ply, read_ply),
-    "compressed-ply": Format(".compressed.ply", 3, "gsply", encode_compressed_ply, read_ply),
-    "splat": Format(
-        ".splat", 0, "gaussforge",
-        lambda gaussians: converted(encode_ply(gaussians), "ply", "splat"),
-        lambda path: read_converted(path, "splat"),
-    ),
-    "spz": Format(".spz", 3, "gsply", encode_spz, read_spz),
-    "sog": Format(
-        ".sog", 3, "gaussforge",
-        lambda gaussians: converted(encode_ply(gaussians), "ply", "sog"),
-        lambda path: read_converted(path, "sog"),
-    ),
-}  # fmt: skip
+    "ply": Format(".ply", 4, None, encode_ply, antialiased_ply),
+    "compressed-ply": Format(".compressed.ply", 3, "gsply", encode_compressed_ply),
+    "splat": Format(".splat", 0, "gaussforge", lambda gaussians: converted(encode_ply(gaussians), "ply", "splat")),
+    "spz": Format(".spz", 3, "gsply", encode_spz, antialiased_spz),
+    "sog": Format(".sog", 3, "gaussforge", lambda gaussians: converted(encode_ply(gaussians), "ply", "sog")),
+}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from nerfstudio.cameras.camera_utils import quaternion_from_matrix
@@ -10,6 +10,31 @@ from torch import Tensor
 
 from distilled_splat.splat.gaussians import Gaussians
 from distilled_splat.splat.harmonics import harmonics_rotation
+
+RIGHT_UP_BACK = torch.tensor([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 0]])
+"""Turns axes right, up and back to right, down and front, and the other way round, [3, 4]."""
+Move = tuple[Tensor, float]
+"""A transform [3, 4] and a scale, as `moved` takes them."""
+
+
+@dataclass(frozen=True)
+class DataFrame:
+    """Where the world that data are parsed into lies.
+
+    Attributes:
+        capture: the move to it from the world of the poses as they were recorded (COLMAP's).
+        file: the move to it from the world of the matrices in transforms.json. It is another where the file notes an
+            `applied_transform`, which somebody turned the recorded poses by.
+    """
+
+    capture: Move
+    file: Move
+
+    @property
+    def worlds(self) -> tuple[str, ...]:
+        """The names of the worlds that differ."""
+        same = torch.equal(self.capture[0], self.file[0]) and self.capture[1] == self.file[1]
+        return ("nerfstudio", "capture") if same else ("nerfstudio", "capture", "file")
 
 
 def moved(gaussians: Gaussians, transform: Tensor, scale: float) -> Gaussians:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from distilled_splat.runs.words import words_of
-from distilled_splat.splat.gaussians import SH_DEGREE_0, Gaussians
+from distilled_splat.splat.compressed import read_compressed_ply
+from distilled_splat.splat.mip import fused
 from distilled_splat.splat.ply_header import SHAPE, Header, read_header
+from distilled_splat.splat.splat_file import SplatFile, coefficients, gaussians_of
 
 REST_COUNTS = (0, 9, 24, 45, 72)
 """Numbers of f_rest properties for degrees 0 to 4."""
+LOG_FLATNESS = np.log(1e-3)
+"""Of a 2D Gaussian: the logarithm of its thickness by its smaller width."""
+RENDER_MODE = re.compile(rb"^comment[ \t]+SplatRenderMode:[ \t]*(\w+)", re.MULTILINE)
+"""Where Brush says how a splat is to be rendered: `mip` with antialiasing, `default` without."""
 
 
 def read_columns(path: Path, header: Header) -> dict[str, np.ndarray]:
@@ -41,12 +46,13 @@ def read_columns(path: Path, header: Header) -> dict[str, np.ndarray]:
     return dict(zip(names, table.T))
 
 
-def read_ply(path: Path) -> Gaussians:
-    """Read an exported splat as Inria, gsplat, nerfstudio, Brush and OpenSplat write it.
+def read_ply(path: Path) -> SplatFile:
+    """Read an exported splat as Inria, gsplat, nerfstudio, Brush, OpenSplat and Mip-Splatting write it.
 
     Binary of either byte order or ascii; degree 0 to 4 of spherical harmonics, or plain colours (red, green, blue);
     other properties, such as normals, are passed over. Opacities are logits, scales logarithms, and f_rest holds all
-    of red, then green, then blue. A compressed .ply is handed to `packed.read_compressed_ply`.
+    of red, then green, then blue. Without a third scale they are 2D Gaussians, which lie flat along their third axis.
+    Mip-Splatting's `filter_3D` is fused into scales and opacities. A compressed .ply has a reader of its own.
 
     Raises:
         ValueError: if the file is not such a splat, is truncated, or declares more than it holds.
@@ -54,17 +60,17 @@ def read_ply(path: Path) -> Gaussians:
     header = read_header(path)
     names = header.properties("vertex")
     if "packed_position" in names:
-        from distilled_splat.splat.compressed import read_compressed_ply
-
         return read_compressed_ply(path, header)
     rest = [name for name in names if re.fullmatch(r"f_rest_\d+", name)]
     if len(rest) not in REST_COUNTS or set(rest) != {f"f_rest_{i}" for i in range(len(rest))}:
         raise ValueError(
             f"{path} has {len(rest)} f_rest properties: 0, 9, 24, 45 or 72 belong to degrees 0 to 4 of harmonics."
         )
+    flat = {"scale_0", "scale_1"} <= set(names) and "scale_2" not in names
     plain = not any(name in names for name in ("f_dc_0", *rest)) and "red" in names
     colours = ("red", "green", "blue") if plain else ("f_dc_0", "f_dc_1", "f_dc_2")
-    groups = (*SHAPE, colours)
+    position, rotation, scale, opacity = SHAPE
+    groups = (position, rotation, scale[:2] if flat else scale, opacity, colours)
     missing = [name for group in groups for name in group if name not in names]
     if missing:
         raise ValueError(f"{path} is a .ply, but holds no Gaussians: it lacks {', '.join(missing[:4])}.")
@@ -73,24 +79,31 @@ def read_ply(path: Path) -> Gaussians:
     except ValueError as error:
         raise ValueError(f"{path} cannot be read as a .ply ({words_of(error)}): export it again.") from error
 
-    def columns(names: Sequence[str]) -> Tensor:
+    def columns(names: Sequence[str]) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):
-            values = [rows[name].astype(np.float32) for name in names]
-        return torch.from_numpy(np.stack(values, axis=1))
+            return np.stack([rows[name].astype(np.float32) for name in names], axis=1)
 
     means, quats, log_scales, logit_opacities, sh_dc = (columns(group) for group in groups)
-    count, bands = len(means), len(rest) // 3
-    sh_rest = torch.zeros(count, 0, 3)
-    if bands:
-        sh_rest = columns([f"f_rest_{i}" for i in range(3 * bands)]).reshape(count, 3, bands).transpose(1, 2)
-    return Gaussians(
-        means=means,
-        quats=quats,
-        log_scales=log_scales,
-        logit_opacities=logit_opacities[:, 0],
-        sh_dc=(sh_dc / 255 - 0.5) / SH_DEGREE_0 if plain else sh_dc,
-        sh_rest=sh_rest.contiguous(),
+    if flat:
+        log_scales = np.append(log_scales, log_scales.min(axis=1, keepdims=True) + LOG_FLATNESS, axis=1)
+    sh_rest = None
+    if bands := len(rest) // 3:
+        numbers = columns([f"f_rest_{i}" for i in range(3 * bands)])
+        sh_rest = numbers.reshape(len(means), 3, bands).transpose(0, 2, 1)
+    gaussians = gaussians_of(
+        means, quats, log_scales, logit_opacities[:, 0], coefficients(sh_dc / 255) if plain else sh_dc, sh_rest
     )
+    filtered = "filter_3D" in names
+    if filtered:
+        gaussians = fused(gaussians, columns(["filter_3D"])[:, 0])
+    kind = "Mip-Splatting" if filtered else "2D Gaussians" if flat else ""
+    return SplatFile(path, gaussians, "ply", kind, antialiased=True if filtered else render_mode(header))
+
+
+def render_mode(header: Header) -> Optional[bool]:
+    """Return whether a .ply is to be rendered antialiased, None where it does not say."""
+    found = RENDER_MODE.search(header.text)
+    return None if found is None else found.group(1) == b"mip"
 
 
 def ply_megabytes(count: int, sh_degree: int) -> float:

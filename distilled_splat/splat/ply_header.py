@@ -34,16 +34,23 @@ class Header:
         counts: the declared number of rows of each.
         byte_order: of binary numbers, < or >; None where numbers are text.
         size: length of the header in bytes.
+        text: the header as it stands, up to its last line.
     """
 
     elements: dict[str, PlyElement]
     counts: dict[str, int]
     byte_order: Optional[str]
     size: int
+    text: bytes
 
     def properties(self, element: str) -> tuple[str, ...]:
         """Return the names of an element's properties, empty if there is no such element."""
         return tuple(item.name for item in self.elements[element].properties) if element in self.elements else ()
+
+    def kinds(self, element: str) -> set[str]:
+        """Return the types of an element's properties as NumPy names them, empty if there is no such element."""
+        found = self.elements[element].properties if element in self.elements else ()
+        return {str(item.dtype("<")).removeprefix("<") for item in found}
 
     def row_bytes(self, element: str) -> int:
         """Return the bytes that a row of an element takes, at least: a number as text has a digit and a space."""
@@ -82,6 +89,7 @@ def read_header(path: Path) -> Header:
             dict(zip(names, counts)),
             None if parsed.text else parsed.byte_order,
             len(head + end + newline),
+            head,
         )
         lists = any(isinstance(item, PlyListProperty) for element in parsed.elements for item in element.properties)
         needed = 0 if lists else sum(header.counts[name] * header.row_bytes(name) for name in names)

@@ -13,6 +13,7 @@ from distilled_splat.ops.heat import heat
 from distilled_splat.ops.importance import blending_weights
 from distilled_splat.ops.render import render
 from distilled_splat.ops.views import View
+from distilled_splat.splat.frames import DataFrame
 from distilled_splat.splat.gaussians import SH_DEGREE_0, Gaussians
 from distilled_splat.teachers.ensemble import TeacherEnsemble, unique_names
 from distilled_splat.teachers.fit import TeacherFrame, in_frame
@@ -59,15 +60,13 @@ class Gallery:
     looked for. A teacher that cannot be read is missed, not insisted on.
     """
 
-    def __init__(
-        self, paths: Sequence[Path], frame: TeacherFrame, data_frame: Optional[tuple[Tensor, float]] = None
-    ) -> None:
+    def __init__(self, paths: Sequence[Path], frame: TeacherFrame, data_frame: Optional[DataFrame] = None) -> None:
         """Know where the teachers are.
 
         Args:
             paths: run folders, checkpoints or exported files.
-            frame: the frame of exported files, as `agreement.in_frame` takes it.
-            data_frame: the dataparser's transform [3, 4] and scale; None where they are not known.
+            frame: the frame of exported files, as `fit.in_frame` takes it.
+            data_frame: how the data's frame lies to others; None where it is not known.
         """
         self.paths = tuple(paths)
         self.frame: TeacherFrame = frame
@@ -92,8 +91,8 @@ class Gallery:
                 continue
             if not teacher.is_export or self.frame == "nerfstudio":
                 teachers.append(teacher)
-            elif self.frame == "capture" and self.data_frame is not None:
-                teachers.append(in_frame(teacher, self.frame, *self.data_frame))
+            elif self.frame != "auto" and self.data_frame is not None:
+                teachers.append(in_frame(teacher, self.frame, self.data_frame))
             else:  # without the photos nobody can tell
                 missing.append(f"{path.name} (of unknown frame)")
         self.ensemble, self.missing = TeacherEnsemble(teachers, device), tuple(missing)

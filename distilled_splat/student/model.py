@@ -21,7 +21,7 @@ from distilled_splat.student.meeting import meet_teachers
 from distilled_splat.student.viewer import StudentControls
 from distilled_splat.teachers.ensemble import standard_of
 from distilled_splat.teachers.fit import TeacherFrame
-from distilled_splat.training.datamanager import DATA_FRAME
+from distilled_splat.training.data_frame import DATA_FRAME
 from distilled_splat.training.model import GAUSSIAN_PARAMETERS, PortableSplatfactoModel, PortableSplatfactoModelConfig
 from distilled_splat.training.schedule import reach
 
@@ -33,10 +33,12 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     _target: type = field(default_factory=lambda: DistilledModel)
     teachers: tuple[Path, ...] = ()
     """Trained teachers: run folders, config.yml or .ckpt files of splatfacto or of splatfacto-teacher, and exported
-    .ply or .spz files of any trainer. Without any, a standard, a perturbed and a dropout teacher are trained first."""
+    files of any trainer (.ply, .spz, .splat, .ksplat, .sog, .glb, gsplat's .pt). Without any, a standard, a perturbed
+    and a dropout teacher are trained first."""
     teacher_frame: TeacherFrame = "auto"
     """Frame of teachers that are exported files: that of nerfstudio's runs (ns-export writes it), that of the capture's
-    own poses (most other trainers), or whichever renders more like the photos."""
+    own poses (most other trainers), that of the matrices in transforms.json (trainers that read it), each also with
+    axes right, up, back (rub; some .spz), or whichever renders most like the photos."""
     keep_fraction: float = 0.12
     """Size of the student, as a fraction of the standard teacher's Gaussians."""
     num_gaussians: Optional[int] = None

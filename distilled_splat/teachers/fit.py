@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -16,10 +16,12 @@ from distilled_splat.ops.losses import psnr
 from distilled_splat.ops.render import render
 from distilled_splat.ops.views import view_of
 from distilled_splat.runs.fingerprints import scene_fingerprint
-from distilled_splat.splat.frames import moved
+from distilled_splat.splat.frames import RIGHT_UP_BACK, DataFrame, moved
 from distilled_splat.teachers.reading import Teacher
+from distilled_splat.training.data_frame import DATA_FRAME
 
-TeacherFrame = Literal["auto", "capture", "nerfstudio"]
+TeacherFrame = Literal["auto", "nerfstudio", "capture", "file", "nerfstudio-rub", "capture-rub", "file-rub"]
+RIGHT_UP_BACK_MARK = "-rub"
 PHOTOS_TO_TRY = 8
 FRAME_TOLERANCE = 1e-3
 """Two dataparser transforms or scales closer than this, relative to 1, are the same frame."""
@@ -44,42 +46,51 @@ def check_frame(teacher: Teacher, transform: Tensor, scale: float) -> None:
         )
 
 
-def in_frame(teacher: Teacher, frame: TeacherFrame, transform: Tensor, scale: float) -> Teacher:
+def in_frame(teacher: Teacher, frame: TeacherFrame, data: DataFrame) -> Teacher:
     """Bring a teacher that is an exported file of a known frame into the frame that the data is parsed into.
 
     Args:
         teacher: what was read; a run is in the data's frame already.
         frame: the exported file's frame: `nerfstudio` is the data's (ns-export writes it), `capture` that of the poses
-            as they were recorded.
-        transform: the data's dataparser transform, [3, 4] or [4, 4].
-        scale: the data's dataparser scale.
+            as they were recorded, `file` that of the matrices in transforms.json; with `-rub` its axes are right, up
+            and back, as the document of .spz has them, where those of the frame itself are right, down and front.
+        data: how the data's frame lies to the others.
     """
     assert frame != "auto" or not teacher.is_export
     if not teacher.is_export or frame == "nerfstudio":
         return teacher
-    return replace(teacher, gaussians=moved(teacher.gaussians, transform[:3], scale))
+    gaussians, world = teacher.gaussians, frame.removesuffix(RIGHT_UP_BACK_MARK)
+    if world != frame:
+        gaussians = moved(gaussians, RIGHT_UP_BACK, 1.0)
+    if world != "nerfstudio":
+        gaussians = moved(gaussians, *(data.file if world == "file" else data.capture))
+    return replace(teacher, gaussians=gaussians)
+
+
+def readings_of(teacher: Teacher, data: DataFrame) -> tuple[TeacherFrame, ...]:
+    """Return the frames that an exported file may be in."""
+    marks = ("", RIGHT_UP_BACK_MARK) if teacher.right_up_back else ("",)
+    return tuple(cast(TeacherFrame, world + mark) for mark in marks for world in data.worlds)
 
 
 def frame_of(teacher: Teacher, datamanager: Any, least_psnr: float, device: torch.device) -> tuple[TeacherFrame, float]:
-    """Find out in which frame an exported file is, whichever renders more like the photos, and their PSNR in dB.
+    """Find out in which frame an exported file is, whichever renders most like the photos, and their PSNR in dB.
 
     Args:
         teacher: what was read.
         datamanager: nerfstudio's datamanager with the data's frame, photos and cameras.
-        least_psnr: a file that agrees less with the photos in both frames, in dB, is refused.
+        least_psnr: a file that agrees less with the photos in every frame, in dB, is refused.
         device: where to render.
 
     Raises:
         ValueError: if it fits in no frame.
     """
-    scene = datamanager.train_dataparser_outputs
-    frames: tuple[TeacherFrame, ...] = ("nerfstudio", "capture")
-    measured: dict[TeacherFrame, float] = {}
-    for frame in frames:
-        reading = in_frame(teacher, frame, scene.dataparser_transform, float(scene.dataparser_scale))
-        measured[frame] = mean_psnr(reading, datamanager, device)
+    data = datamanager.train_dataset.metadata[DATA_FRAME]
+    frames = readings_of(teacher, data)
+    measured = {frame: mean_psnr(in_frame(teacher, frame, data), datamanager, device) for frame in frames}
     best = max(frames, key=lambda frame: -math.inf if math.isnan(measured[frame]) else measured[frame])
-    figures = " and ".join(f"{value:.1f} dB in the {frame} frame" for frame, value in measured.items())
+    *others, last = (f"{value:.1f} dB in the {frame} frame" for frame, value in measured.items())
+    figures = f"{', '.join(others)} and {last}"
     if not measured[best] >= least_psnr:
         raise ValueError(
             f"The teacher {teacher.path} does not fit this data: its renders agree with the photos to {figures} only. "
@@ -109,16 +120,13 @@ def brought_in(
     Raises:
         ValueError: if one fits in no frame.
     """
-    scene = datamanager.train_dataparser_outputs
+    data = datamanager.train_dataset.metadata[DATA_FRAME]
     found: dict[Path, TeacherFrame] = {teacher.path: frame for teacher in teachers if teacher.is_export}
     measured: dict[Path, float] = {}
     if frame == "auto":
         for teacher in (teacher for teacher in teachers if teacher.is_export):
             found[teacher.path], measured[teacher.path] = frame_of(teacher, datamanager, least_psnr, device)
-    moved_in = [
-        in_frame(teacher, found.get(teacher.path, frame), scene.dataparser_transform, float(scene.dataparser_scale))
-        for teacher in teachers
-    ]
+    moved_in = [in_frame(teacher, found.get(teacher.path, frame), data) for teacher in teachers]
     frames = set(found.values())
     return moved_in, frames.pop() if len(frames) == 1 else frame, measured
 

@@ -15,12 +15,14 @@ from distilled_splat.runs.checkpoints import latest_checkpoint, load_tensors
 from distilled_splat.runs.files import read_text
 from distilled_splat.runs.record import read_record
 from distilled_splat.runs.words import words_of
-from distilled_splat.splat.compressed import read_spz
+from distilled_splat.splat.files import KINDS, read_splat, reader_of
 from distilled_splat.splat.gaussians import Gaussians
-from distilled_splat.splat.ply import read_ply
+from distilled_splat.splat.sog import META
+from distilled_splat.splat.tensors import REST_COUNTS, plain
 
 CHECKPOINT_FOLDER = "nerfstudio_models"
-EXPORTS = {".ply": read_ply, ".spz": read_spz}
+CONFIG = "config.yml"
+CHECKPOINT_ENDING = ".ckpt"
 PARAMETER_SHAPES = {"means": (3,), "quats": (4,), "scales": (3,), "opacities": (1,), "features_dc": (3,)}
 
 
@@ -29,11 +31,12 @@ class Teacher:
     """A frozen splat and what its run tells about it.
 
     Attributes:
-        path: the checkpoint or the exported file it was read from.
+        path: the checkpoint or the exported file it was read from; the folder of an unbundled SOG.
         gaussians: its Gaussians, in the frame of the run that trained it.
         antialiased: whether it was trained with the antialiased rasterizer, and is to be rendered so.
         frame: the run's dataparser transform [3, 4] and scale, or None where the run tells nothing.
         record: our record of the run, empty for other trainers.
+        right_up_back: whether an exported file's axes may be those (see `SplatFile`).
     """
 
     path: Path
@@ -41,6 +44,7 @@ class Teacher:
     antialiased: bool
     frame: Optional[tuple[Tensor, float]]
     record: dict[str, Any]
+    right_up_back: bool = False
 
     @property
     def variant(self) -> str:
@@ -69,7 +73,7 @@ class Teacher:
     @property
     def is_export(self) -> bool:
         """Whether it comes from an exported file, of which nobody knows the frame."""
-        return self.path.suffix.lower() in EXPORTS
+        return self.path.suffix != CHECKPOINT_ENDING
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -79,15 +83,11 @@ def find_checkpoint(path: Path) -> Path:
         ValueError: if there is none.
     """
     if not path.exists():
-        raise ValueError(
-            f"The teacher {path} does not exist: give a run folder, its config.yml, or a .ckpt, .ply or .spz file."
-        )
-    if path.suffix == ".ckpt" and path.is_file():
+        raise ValueError(f"The teacher {path} does not exist: give a run folder, its config.yml, a .ckpt, or {KINDS}.")
+    if path.suffix == CHECKPOINT_ENDING and path.is_file():
         return path
-    if not path.is_dir() and path.name != "config.yml":
-        raise ValueError(
-            f"The teacher {path} is neither a run folder, nor a config.yml, nor a .ckpt, .ply or .spz file."
-        )
+    if not path.is_dir() and path.name != CONFIG:
+        raise ValueError(f"The teacher {path} is neither a run folder, nor a config.yml, a .ckpt, or {KINDS}.")
     run = path if path.is_dir() else path.parent
     checkpoint = latest_checkpoint(run / CHECKPOINT_FOLDER) or latest_checkpoint(run)
     if checkpoint is None:
@@ -97,23 +97,38 @@ def find_checkpoint(path: Path) -> Path:
 
 def read_teacher(path: Path) -> Teacher:
     """Read a teacher: a run folder, its config.yml or a .ckpt of nerfstudio's splatfacto or of this package, or an
-    exported .ply or .spz of any trainer.
+    exported file of any trainer.
 
     Raises:
         ValueError: if there is no such file, or if it holds no valid Gaussians.
     """
     try:
         path = path.expanduser()
-        teacher = read_export(path) if path.suffix.lower() in EXPORTS and path.is_file() else read_run(path)
+        teacher = read_export(path) if is_exported(path) else read_run(path)
     except (OSError, RuntimeError, MemoryError) as error:
         raise ValueError(f"The teacher {path} cannot be read ({words_of(error)}).") from error
     check_values(teacher)
     return teacher
 
 
+def is_exported(path: Path) -> bool:
+    """Tell whether a path stands for an exported file, or for the folder of a SOG, rather than for a run."""
+    if path.is_dir():
+        return (path / META).is_file()
+    return path.is_file() and path.suffix != CHECKPOINT_ENDING and reader_of(path) is not None
+
+
 def read_export(path: Path) -> Teacher:
     """Read an exported file."""
-    return Teacher(path, EXPORTS[path.suffix.lower()](path), antialiased=False, frame=None, record={})
+    found = read_splat(path)
+    return Teacher(
+        path,
+        found.gaussians,
+        antialiased=bool(found.antialiased),
+        frame=None,
+        record={},
+        right_up_back=found.right_up_back,
+    )
 
 
 def read_run(path: Path) -> Teacher:
@@ -166,17 +181,9 @@ def splat_parameters(checkpoint: dict[str, Any], path: Path) -> dict[str, Tensor
         if tuple(found[name].shape) != (count, *shape):
             raise ValueError(f"{path}: {name} has shape {tuple(found[name].shape)}, expected {(count, *shape)}.")
     rest = found["features_rest"].shape
-    if len(rest) != 3 or rest[0] != count or rest[2] != 3 or rest[1] not in (0, 3, 8, 15, 24):
+    if len(rest) != 3 or rest[0] != count or rest[2] != 3 or rest[1] not in REST_COUNTS:
         raise ValueError(f"{path}: features_rest has shape {tuple(rest)}, expected ({count}, 0|3|8|15|24, 3).")
-    size = path.stat().st_size
-    for name, value in found.items():
-        plain = value.layout is torch.strided and value.device.type == "cpu" and value.is_floating_point()
-        # a view may repeat one stored number a billion times
-        if not plain or value.numel() * value.element_size() > size:
-            raise ValueError(f"{path}: {name} is not a plain tensor of numbers that the file holds.")
-    return {
-        name: value.to(torch.float32, copy=True, memory_format=torch.contiguous_format) for name, value in found.items()
-    }
+    return {name: plain(value, name, path) for name, value in found.items()}
 
 
 def read_frame(run: Path) -> Optional[tuple[Tensor, float]]:
@@ -192,7 +199,7 @@ def read_frame(run: Path) -> Optional[tuple[Tensor, float]]:
 def read_rasterize_mode(run: Path) -> str:
     """Return the rasterize mode that a run's config.yml names, as text; the file is never interpreted."""
     try:
-        found = re.search(r"^\s*rasterize_mode:\s*(\w+)\s*$", read_text(run / "config.yml"), re.M)
+        found = re.search(r"^\s*rasterize_mode:\s*(\w+)\s*$", read_text(run / CONFIG), re.M)
     except (OSError, ValueError):
         return "classic"
     return found.group(1) if found else "classic"

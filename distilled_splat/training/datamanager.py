@@ -16,12 +16,10 @@ from nerfstudio.data.datamanagers.full_images_datamanager import (
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from distilled_splat.runs.words import words_of
+from distilled_splat.training.data_frame import DATA_FRAME, data_frame
 from distilled_splat.training.memory import cached_on_device, kept_as_floats
 from distilled_splat.training.photos import check_masks, check_photos, first_broken, held_out_scene, reading_data
 from distilled_splat.training.points import check_coordinates, clean_points
-
-DATA_FRAME = "data_frame"
-"""Where a model finds the dataparser's transform [3, 4] and scale among the metadata of the training set."""
 
 
 @dataclass
@@ -56,7 +54,7 @@ class PortableDatamanager(FullImageDatamanager):
         for sentence in clean_points(scene):
             if self.test_mode == "val":  # they matter in training only
                 CONSOLE.print(sentence, soft_wrap=True)
-        self.train_dataset.metadata[DATA_FRAME] = (scene.dataparser_transform[:3], float(scene.dataparser_scale))
+        self.train_dataset.metadata[DATA_FRAME] = data_frame(scene, config.dataparser, folder)
 
     def create_train_dataset(self) -> Any:
         """Build the training set, with transparent photos left as they are."""

@@ -16,7 +16,7 @@ from distilled_splat.evaluation.compare import compare
 from distilled_splat.evaluation.export import export
 from distilled_splat.evaluation.report import REPORT_NAME
 from distilled_splat.runs.checkpoints import latest_checkpoint, load_tensors
-from distilled_splat.splat.ply import read_ply
+from distilled_splat.splat.files import read_splat
 from sham_cuda.device import CUDA, ShamTensor
 from sham_cuda.trainings import (
     FIRST_DENSIFIED,
@@ -112,7 +112,7 @@ def test_a_student_is_exported_and_measured(tmp_path: Path, student: Run) -> Non
     files = export(student.config_path, tmp_path / "ours", ("ply",), 3, "nerfstudio", measure=True)
     assert files[0].lost == pytest.approx(0, abs=1e-3)
     ExportGaussianSplat(load_config=student.config_path, output_dir=tmp_path / "theirs").main()
-    ours, theirs = read_ply(files[0].path), read_ply(tmp_path / "theirs" / "splat.ply")
+    ours, theirs = read_splat(files[0].path).gaussians, read_splat(tmp_path / "theirs" / "splat.ply").gaussians
     assert len(ours) == len(theirs) == student.counts[-1]
 
 
