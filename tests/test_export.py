@@ -134,11 +134,12 @@ def test_a_run_that_was_moved_is_exported_where_it_is(teachers: tuple[Path, ...]
 
 @pytest.mark.usefixtures("libraries")
 def test_an_antialiased_run_is_measured_as_each_file_says(scene: Path, tmp_path: Path) -> None:
-    """Only a .spz has a place for it: of the others viewers know no better than to render them plainly."""
+    """A .ply and a .spz have a place for it: of the others viewers know no better than to render them plainly."""
     run = tiny_teacher(scene, tmp_path / "run", iterations=12, rasterize_mode="antialiased").base_dir
-    ply, spz = export(run / "config.yml", tmp_path, ("ply", "spz"), 4, "nerfstudio", measure=True)
-    assert read_splat(ply.path).antialiased is True and read_splat(spz.path).antialiased is True
-    assert read_teacher(spz.path).antialiased and read_teacher(ply.path).antialiased
+    files = export(run / "config.yml", tmp_path, ("splat", "ply", "spz"), 4, "nerfstudio", measure=True)
+    modes = [read_splat(file.path).antialiased for file in files]
+    assert modes == [None, True, True]
+    assert [read_teacher(file.path).antialiased for file in files] == [False, True, True]
     finished = open_run(run / "config.yml", teachers=())
 
     def psnr(path: Path, antialiased: bool) -> float:
@@ -147,10 +148,11 @@ def test_an_antialiased_run_is_measured_as_each_file_says(scene: Path, tmp_path:
             lambda held: render(gaussians, held.view, antialiased=antialiased).over(held.background)
         )
 
-    for file, mode in ((ply, False), (spz, True)):
+    for file, mode in zip(files, modes):
+        mode = bool(mode)
         assert file.psnr == pytest.approx(psnr(file.path, mode), abs=1e-5)
         assert abs(psnr(file.path, mode) - psnr(file.path, not mode)) > 1e-3
-    gsply = pytest.importorskip("gsply")
+    gsply, spz = pytest.importorskip("gsply"), files[-1]
     assert torch.allclose(torch.from_numpy(gsply.read_spz(spz.path).means), read_splat(spz.path).gaussians.means)
 
 
