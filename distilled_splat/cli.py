@@ -13,6 +13,7 @@ import tyro
 
 from distilled_splat.benchmarks.step import StepBench
 from distilled_splat.doctor.command import Doctor
+from distilled_splat.shrink.bench import ShrinkBench
 from distilled_splat.shrink.command import Shrink
 from distilled_splat.workflows.controls import QualityBench
 from distilled_splat.workflows.sweep import Sweep
@@ -174,8 +175,9 @@ Bench = Annotated[
     Union[
         Annotated[StepBench, tyro.conf.subcommand("step")],
         Annotated[QualityBench, tyro.conf.subcommand("quality")],
+        Annotated[ShrinkBench, tyro.conf.subcommand("shrink")],
     ],
-    tyro.conf.subcommand("bench", description="Measure: the time of a training step, or the quality of students."),
+    tyro.conf.subcommand("bench", description="Measure: a training step's time, students' quality, or shrunk splats."),
 ]
 Command = Union[
     Annotated[Demo, tyro.conf.subcommand("demo")],

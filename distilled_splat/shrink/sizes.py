@@ -63,6 +63,6 @@ def count_within(original: Gaussians, megabytes: float, form: Format, sh_degree:
     """Return how many Gaussians fit into a file of so many 10^6 bytes, measured on a part of the original."""
     chosen = torch.linspace(0, len(original) - 1, min(SAMPLE, len(original))).round().long().unique()
     few = with_degree(original[chosen], sh_degree)
-    one, all_of_them = len(form.encode(few[:1])), len(form.encode(few))
+    one, all_of_them = len(form.encode(few[torch.arange(1)])), len(form.encode(few))
     each = (all_of_them - one) / max(len(few) - 1, 1)
     return int((MARGIN * megabytes * 1e6 - one) / max(each, 1e-6)) + 1 if megabytes * 1e6 > one else 0

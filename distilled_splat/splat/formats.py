@@ -110,7 +110,7 @@ def encode_ply(gaussians: Gaussians) -> bytes:
 
 
 def antialiased_ply(content: bytes) -> bytes:
-    """Note in a .ply's header that it is to be rendered antialiased, as Brush does; other readers pass comments over."""
+    """Note in a .ply's header that it is to be rendered antialiased, as Brush does; others pass comments over."""
     return content.replace(b"\nelement", b"\ncomment SplatRenderMode: mip\nelement", 1)
 
 
