@@ -15,8 +15,8 @@ from rich.table import Table
 
 SHRINK, TRUE_CAMERAS, PHOTOS = "shrink", "shrink --cameras (the true ones)", "student with the photos"
 OPACITY, IMPORTANCE = "highest opacity", "importance at the true cameras, no refit"
-MERGING = "splat-transform --decimate"
-ROWS = (OPACITY, IMPORTANCE, MERGING, SHRINK, TRUE_CAMERAS, PHOTOS)
+MERGING, ADAPTIVE = "splat-transform --decimate", "splat-transform --decimate-adaptive"
+ROWS = (OPACITY, IMPORTANCE, MERGING, ADAPTIVE, SHRINK, TRUE_CAMERAS, PHOTOS)
 
 
 @dataclass
@@ -37,7 +37,7 @@ class ShrinkBench:
     rows: tuple[str, ...] = ()
     """Ways to compare, by their names in the table; all if none are given."""
     splat_transform: Optional[Path] = None
-    """PlayCanvas' command (npm install @playcanvas/splat-transform); its row is left out if it is not given."""
+    """PlayCanvas' command (npm install @playcanvas/splat-transform, 3.7); its rows are left out if it is not given."""
 
     def run(self) -> None:
         """Make what is missing, measure, and write results.json.
@@ -59,7 +59,9 @@ class ShrinkBench:
 
     def wanted(self, row: str) -> bool:
         """Say whether a row is to be made."""
-        return (not self.rows or row in self.rows) and (row != MERGING or self.splat_transform is not None)
+        return (not self.rows or row in self.rows) and (
+            row not in (MERGING, ADAPTIVE) or self.splat_transform is not None
+        )
 
     def results_of(self, config: Path) -> list[dict[str, Any]]:
         """Make and measure all rows of one splat."""
@@ -111,14 +113,14 @@ class ShrinkBench:
             command("distilled_splat", "shrink", str(big), "--output", str(path), "--num-gaussians", str(count),
                     "--iterations", str(self.iterations), *more)  # fmt: skip
 
-        def merged(path: Path) -> None:
-            subprocess.run([str(self.splat_transform), "-w", "-g", "cpu", str(big), "-F", str(count), str(path)],
-                           check=True, capture_output=True)  # fmt: skip
+        def merged(path: Path, option: str) -> None:
+            succeed([str(self.splat_transform), "-w", "-g", "cpu", str(big), option, str(count), str(path)])
 
         return {
             OPACITY: lambda path: kept(original.logit_opacities, path),
             IMPORTANCE: by_importance,
-            MERGING: merged,
+            MERGING: lambda path: merged(path, "--decimate"),
+            ADAPTIVE: lambda path: merged(path, "--decimate-adaptive"),
             SHRINK: shrunk,
             TRUE_CAMERAS: lambda path: shrunk(path, "--cameras", str(run.folder)),
             PHOTOS: lambda path: self.student(run, path, count),
@@ -168,14 +170,19 @@ class ShrinkBench:
 
 
 def command(module: str, *arguments: str) -> None:
-    """Run a module as a command of its own, quietly.
+    """Run a module as a command of its own, quietly."""
+    succeed([sys.executable, "-m", module, *arguments])
+
+
+def succeed(words: Sequence[str]) -> None:
+    """Run a command, quietly.
 
     Raises:
         SystemExit: with its last words, if it fails.
     """
-    done = subprocess.run([sys.executable, "-m", module, *arguments], check=False, capture_output=True, text=True)
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
     if done.returncode != 0:
-        raise SystemExit(f"{module} failed: {(done.stdout + done.stderr).strip()[-1000:]}")
+        raise SystemExit(f"{' '.join(words)} failed: {(done.stdout + done.stderr).strip()[-1000:]}")
 
 
 def print_results(results: Sequence[dict[str, Any]], console: Console) -> None:
