@@ -13,8 +13,8 @@ from distilled_splat.splat.gaussians import Gaussians
 RESOLUTION = 160
 """Cells along each axis of the contracted space, which reaches from -2 to 2."""
 CELL = 4 / RESOLUTION
-MOST_SAMPLES = 64
-"""Points that stand for one Gaussian at the most."""
+SAMPLES_PER_CELL, MOST_SAMPLES = 6, 256
+"""Points that stand for a Gaussian, for each cell that it could cover, and at the most: fewer would leave holes."""
 
 
 def contracted(points: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class Space:
         scales, opacities = torch.exp(here.log_scales), torch.sigmoid(here.logit_opacities)
         section = scales.prod(dim=1) / scales.amin(dim=1).clamp_min(1e-20)
         shrunk = here.means.abs().amax(dim=1).clamp_min(1.0) ** 2
-        samples = (section / (CELL * shrunk) ** 2).ceil().clamp(1, MOST_SAMPLES).nan_to_num(1).long()
+        samples = (SAMPLES_PER_CELL * section / (CELL * shrunk) ** 2).ceil().clamp(1, MOST_SAMPLES).nan_to_num(1).long()
         of = torch.repeat_interleave(torch.arange(len(here)), samples)
         offsets = torch.randn(len(of), 3, generator=generator) * scales[of]
         points = here.means[of] + turned(here.quats[of], offsets)

@@ -94,7 +94,7 @@ def read_splats(paths: Sequence[Path]) -> list[Teacher]:
     return [read_teacher(path) for path in paths]
 
 
-def invented_views(gaussians: Gaussians, antialiased: bool, count: int, seed: int) -> Views:
+def invented_views(gaussians: Gaussians, count: int, seed: int) -> Views:
     """Find views of a splat in its unit frame; see `invented_cameras`.
 
     Raises:
@@ -262,7 +262,7 @@ class Shrinking:
         """Find the views, or read those that are given."""
         if cameras is not None:
             return given_views(cameras, self.here, self.frame)
-        return invented_views(self.here, self.antialiased, num_views, seed)
+        return invented_views(self.here, num_views, seed)
 
     def prepare(self, work: Path, views: Views, iterations: int, seed: int) -> Plan:
         """Write the splats in their unit frame, and the capture of their renders, unless that is there."""
