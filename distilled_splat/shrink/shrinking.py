@@ -248,12 +248,17 @@ class Shrinking:
             refit(plan, counts)
             with writing_to(self.output.parent):
                 files = [self.write(plan, count, several=len(counts) > 1) for count in counts]
+                for file in files:
+                    self.console.print(f"Written: {file.path}")
                 if report is not None:
                     page = plan.run_of(counts[-1]) / "report.html"
                     write_beside(report, lambda temporary: shutil.copyfile(page, temporary))
             rows = self.measured(files, views)
+        except ValueError:
+            shutil.rmtree(work.parent, ignore_errors=True)  # nothing was begun: there is no place to look from
+            raise
         finally:
-            lock.release()
+            lock.release(force=True)
         if not keep_work:
             shutil.rmtree(work.parent, ignore_errors=True)
         return rows, len(views.test)
@@ -309,7 +314,7 @@ class Shrinking:
             count = len(file.gaussians)
             chosen = self.here[choose(weights, count, sampled=False)]
             for name, splat, megabytes in (
-                (f"{count} most important, no refit", chosen, None), (str(file.path), file.gaussians, file.megabytes)
+                (f"{count} most important, no refit", chosen, None), (file.path.name, file.gaussians, file.megabytes)
             ):  # fmt: skip
                 shown = pictures(splat.to(self.device), views.test, self.antialiased)
                 rows.append(compared(name, shown, true, count, megabytes))

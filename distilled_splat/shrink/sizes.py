@@ -10,9 +10,10 @@ from distilled_splat.splat.formats import Format, with_degree
 from distilled_splat.splat.gaussians import Gaussians
 
 SAMPLE = 20000
-"""Gaussians that a format's bytes per Gaussian are measured on."""
-MARGIN = 0.98
-"""A file of other Gaussians may be a little larger than was measured."""
+"""Gaussians that are tried first."""
+TRIALS = 8
+MARGIN = 0.97
+"""A file of other Gaussians may be a little larger than the one that was tried."""
 
 
 def counts_of(
@@ -60,9 +61,14 @@ def counts_of(
 
 
 def count_within(original: Gaussians, megabytes: float, form: Format, sh_degree: int) -> int:
-    """Return how many Gaussians fit into a file of so many 10^6 bytes, measured on a part of the original."""
-    chosen = torch.linspace(0, len(original) - 1, min(SAMPLE, len(original))).round().long().unique()
-    few = with_degree(original[chosen], sh_degree)
-    one, all_of_them = len(form.encode(few[torch.arange(1)])), len(form.encode(few))
-    each = (all_of_them - one) / max(len(few) - 1, 1)
-    return int((MARGIN * megabytes * 1e6 - one) / max(each, 1e-6)) + 1 if megabytes * 1e6 > one else 0
+    """Return how many Gaussians fit into a file of so many 10^6 bytes, tried on parts of the original."""
+    wanted, count = megabytes * 1e6, min(SAMPLE, len(original))
+    for _ in range(TRIALS):
+        chosen = torch.linspace(0, len(original) - 1, count).round().long().unique()
+        size = len(form.encode(with_degree(original[chosen], sh_degree)))
+        if MARGIN**2 * wanted < size <= MARGIN * wanted:
+            break
+        count = min(int(count * (0.5 + 0.5 * MARGIN) * MARGIN * wanted / size), len(original))
+        if count < 1:
+            break
+    return count

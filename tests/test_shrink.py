@@ -1,0 +1,143 @@
+"""`distilled-splat shrink` as it is used: a file in, smaller files out, whatever happens in between."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from solids import moved_to, solid
+
+from distilled_splat.shrink.sizes import counts_of
+from distilled_splat.splat.files import read_splat
+from distilled_splat.splat.formats import FORMATS
+from distilled_splat.splat.gaussians import Gaussians
+
+pytestmark = pytest.mark.slow
+SMALL = ("--views", "8", "--iterations", "40")
+
+
+def write(path: Path, gaussians: Gaussians) -> Path:
+    path.write_bytes(FORMATS["ply"].encode(gaussians))
+    return path
+
+
+def start(*words: object) -> subprocess.Popen[str]:
+    command = [str(Path(sys.executable).parent / "distilled-splat"), "shrink", *map(str, words)]
+    return subprocess.Popen(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+
+
+def shrink(*words: object, code: int = 0) -> str:
+    """Run the command to its end, see that it came with this code, and return its words."""
+    process = start(*words)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == code, output
+    assert code == 0 or "Traceback" not in output, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("big") / "big.ply", moved_to(solid(900), 3.0, 20.0))
+
+
+def test_a_ladder_of_sizes_with_everything_that_can_be_asked_for(big: Path, tmp_path: Path) -> None:
+    output = shrink(
+        big, "--output", tmp_path / "small.ply", "--num-gaussians", 300, 150, "--keep-fraction", 0.2, *SMALL,
+        "--preview", tmp_path / "views.png", "--report", tmp_path / "report.html", "--json", tmp_path / "table.json",
+    )  # fmt: skip
+    original = read_splat(big).gaussians
+    for count in (300, 150, round(0.2 * len(original))):
+        found = read_splat(tmp_path / f"small-{count}.ply").gaussians
+        assert len(found) == count and found.sh_degree == original.sh_degree
+        assert (found.means.mean(dim=0) - 20).abs().max() < 1 and found.means.std(dim=0).mean() < 4
+        assert f"Written: {tmp_path / f'small-{count}.ply'}" in output
+    table = json.loads((tmp_path / "table.json").read_text())
+    rows = {row["name"]: row for row in table["rows"]}
+    best = rows["small-300.ply"]
+    assert best["psnr"] > rows["300 most important, no refit"]["psnr"] and best["gaussians"] == 300
+    assert best["megabytes"] == (tmp_path / "small-300.ply").stat().st_size / 1e6
+    assert Image.open(tmp_path / "views.png").size[0] > 600
+    assert "<html" in (tmp_path / "report.html").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "small-300.ply", "small-150.ply", f"small-{round(0.2 * len(original))}.ply", "views.png", "report.html",
+        "table.json",
+    }  # fmt: skip
+
+
+def test_an_interrupted_job_is_resumed_by_the_same_command(big: Path, tmp_path: Path) -> None:
+    words = (big, "--output", tmp_path / "small.ply", "--num-gaussians", 200, "--views", 8, "--iterations", 3000)
+    process = start(*words)
+    give_up = time.monotonic() + 300
+    while not list(tmp_path.glob(".small.ply.work/*/runs/*/*/*/progress.json")):
+        assert process.poll() is None and time.monotonic() < give_up
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 130 and "resumes where it was saved" in output and "Traceback" not in output
+    (checkpoint,) = tmp_path.glob(".small.ply.work/*/runs/*/*/*/nerfstudio_models/*.ckpt")
+    made = next(tmp_path.glob(".small.ply.work/*/capture/transforms.json")).stat().st_mtime_ns
+    assert not (tmp_path / "small.ply").exists() and checkpoint.exists()
+
+    shrink(*words, "--keep-work")
+    assert len(read_splat(tmp_path / "small.ply").gaussians) == 200
+    assert next(tmp_path.glob(".small.ply.work/*/capture/transforms.json")).stat().st_mtime_ns == made
+    log = next(tmp_path.glob(".small.ply.work/*/runs/*/*/*/training.log")).read_text()
+    assert "Resuming the interrupted run" in " ".join(log.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("missing.ply",), "does not exist"),
+        (("{big}", "--output", "small.xyz"), "end it with"),
+        (("{big}", "--output", "{big}"), "is the splat itself"),
+        (("{big}", "--keep-fraction", "1.5"), "is not a part of the Gaussians"),
+        (("{big}", "--num-gaussians", "100000"), "can only be made smaller"),
+        (("{big}", "--target-mb", "1e-9"), "too little for a single Gaussian"),
+        (("{big}", "--cameras", "nowhere.json"), "nowhere.json"),
+        (("{one}",), "asks for 1 Gaussians, and the splat has 1"),
+        (("{faint}",), "shows nothing"),
+    ],
+)
+def test_what_cannot_be_shrunk_is_one_sentence(
+    big: Path, tmp_path: Path, words: tuple[str, ...], sentence: str
+) -> None:
+    faint = solid(50)
+    faint.logit_opacities.fill_(-9.0)
+    names = {
+        "big": big,
+        "one": write(tmp_path / "one.ply", solid(50)[torch.tensor([0])]),
+        "faint": write(tmp_path / "faint.ply", faint),
+    }
+    if "--output" not in words:
+        words = (*words, "--output", str(tmp_path / "small.ply"))
+    output = shrink(*(word.format(**names) for word in words), *SMALL, code=1)
+    assert sentence in " ".join(output.split())
+    assert not (tmp_path / "small.ply").exists() and not list(tmp_path.glob(".*"))
+
+
+def test_sizes_are_the_largest_first_and_each_once() -> None:
+    original = solid(600)
+    assert counts_of(original, (0.1, 0.5), (20, round(0.5 * len(original))), (), FORMATS["ply"], 1) == [
+        round(0.5 * len(original)), round(0.1 * len(original)), 20,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["ply", "compressed-ply", "spz", "sog", "splat"])
+def test_a_file_of_a_size_in_megabytes_is_no_larger(kind: str) -> None:
+    original, form = solid(3000), FORMATS[kind]
+    if form.library is not None:
+        pytest.importorskip(form.library)
+    for megabytes in (0.05, 0.1):
+        (count,) = counts_of(original, (), (), (megabytes,), form, min(form.highest_degree, 1))
+        few = original[torch.randperm(len(original), generator=torch.Generator().manual_seed(1))[:count]]
+        assert 0.8 * megabytes < len(form.encode(few)) / 1e6 <= megabytes
