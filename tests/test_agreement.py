@@ -160,7 +160,6 @@ def test_a_missing_teacher_is_refused_by_its_path(scene: Path, tmp_path: Path) -
         ({"full_overfit_gap": -0.1}, "--pipeline.model.full-overfit-gap -0.1"),
         ({"structure_resolutions": (16, 1)}, "structure-resolutions"),
         ({"lambda_depth": -1.0}, "lambda-depth -1.0 must not be negative"),
-        ({"depth_every": 0}, "depth-every 0 must be at least 1"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_before_a_teacher_is_trained(

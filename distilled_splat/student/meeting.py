@@ -69,7 +69,6 @@ def meet_teachers(student: Any, datamanager: Any, steps: int) -> tuple[Teaching,
         lambda_kd=config.lambda_kd,
         structure=structure,
         lambda_depth=config.lambda_depth,
-        depth_every=config.depth_every,
         pruning=PruningSchedule(
             prune_steps(config.prune_times, config.prune_start, config.prune_stop), target, last_step=steps - 1
         ),

@@ -66,8 +66,6 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     towards a third camera, as a part of the way there."""
     lambda_depth: float = 0.05
     """Weight of the structural loss by depth: against the teachers' mean depth, where they agree on it."""
-    depth_every: int = 3
-    """Steps between two applications of that loss, which weighs this many times as much in them: depth costs time."""
     lambda_structure: float = 0.0
     """Weight of the structural loss between the voxel histograms of student and standard teacher; 1 in the paper. Off,
     because that by depth keeps the geometry better, at less cost for the pictures; see docs/geometry.md."""
@@ -157,8 +155,6 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
         for name in ("lambda_depth", "lambda_structure"):
             if not getattr(self, name) >= 0:
                 return f"--pipeline.model.{name.replace('_', '-')} {getattr(self, name)} must not be negative"
-        if self.depth_every < 1:
-            return f"--pipeline.model.depth-every {self.depth_every} must be at least 1"
         if not self.structure_resolutions or min(self.structure_resolutions) < 2:
             return "--pipeline.model.structure-resolutions must be one number or more, each at least 2"
         return None
@@ -187,8 +183,8 @@ class DistilledModel(PortableSplatfactoModel):
         return {"means": reach(cameras)} if self.config.start_from == "teacher" else {}
 
     def renders_depth(self) -> bool:
-        """Render depth in training, too, in the steps that teach the teachers' depths."""
-        return super().renders_depth() or (self.training and self.teaching.teaches_depth(self.step))
+        """Render depth in training, too, where the teachers' depths are taught."""
+        return super().renders_depth() or self.config.lambda_depth > 0
 
     def build_strategy(self) -> CappedStrategy:
         """Return splatfacto's densification for a student that starts from points, and none for the other."""

@@ -35,8 +35,7 @@ class Teaching:
         trust: by how much labels count, as the photos show it.
         lambda_kd: weight of the label of a view that has a photo.
         structure: the structural loss, None where it has no weight.
-        lambda_depth: weight of the loss against the teachers' depths, as a mean over the steps.
-        depth_every: steps between two applications of it.
+        lambda_depth: weight of the loss against the teachers' depths.
         pruning: when to prune, and to how many Gaussians.
         importance: what decides which Gaussians go.
         prune_sampling: whether those that stay are drawn by chance.
@@ -49,7 +48,6 @@ class Teaching:
     lambda_kd: float
     structure: Optional[Structure]
     lambda_depth: float
-    depth_every: int
     pruning: PruningSchedule
     importance: Measure
     prune_sampling: bool
@@ -59,10 +57,6 @@ class Teaching:
     def uses_labels(self) -> bool:
         """Whether there is any use for pseudo labels."""
         return self.lambda_kd > 0 or self.curriculum.virtual_fraction > 0
-
-    def teaches_depth(self, step: int) -> bool:
-        """Tell whether a step has the loss against the teachers' depths."""
-        return self.lambda_depth > 0 and step % self.depth_every == 0
 
     def begin(self, student: PortableSplatfactoModel, photo: int) -> Lesson:
         """Choose the lesson of a step whose turn it is for this photo; logged steps look at the photo."""
@@ -94,12 +88,11 @@ class Teaching:
             losses["kd_loss"] = lambda_kd * losses["kd_loss"]
         if self.structure is not None and self.structure.is_due(student.step):
             losses["structure_loss"] = self.structure.loss(student.gaussians())
-        if self.teaches_depth(student.step):
+        if self.lambda_depth > 0:
             true, belief = self.labels.surface(lesson.index, lesson.view, student._get_downscale_factor())
             mask = student.mask_of(batch) if lesson.has_photo else None
             belief = belief if mask is None else belief * mask
-            weight = self.lambda_depth * self.depth_every
-            losses["depth_loss"] = weight * depth_loss(outputs["depth"], true, belief)
+            losses["depth_loss"] = self.lambda_depth * depth_loss(outputs["depth"], true, belief)
         return losses
 
     def label(self, student: PortableSplatfactoModel, lesson: Lesson, background: Tensor) -> Tensor:
