@@ -10,6 +10,7 @@ import pytest
 import torch
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from PIL import Image
+from sham_process import run_checks
 from solids import joined, moved_to, room, solid, sphere
 
 from distilled_splat.ops.render import render
@@ -228,3 +229,7 @@ def test_given_cameras_are_taken_in_the_unit_frame(tmp_path: Path) -> None:
         eye = -view.viewmat[:3, :3].T @ view.viewmat[:3, 3]
         assert float(eye.norm()) == pytest.approx(15 / frame.size, rel=1e-3)
         assert float(render(ball, view).alpha[300, 400]) > 0.9
+
+
+def test_on_cuda_it_is_the_same() -> None:
+    run_checks("shrink")

@@ -1,0 +1,61 @@
+"""What a splat is shrunk by, on the sham device as on the CPU: views, their renders, and the measure."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from solids import moved_to, solid
+
+from distilled_splat.ops.views import View
+from distilled_splat.shrink.camera_choice import choose_reading
+from distilled_splat.shrink.capture import write_capture
+from distilled_splat.shrink.given_cameras import read_cameras
+from distilled_splat.shrink.measure import compared, pictures
+from distilled_splat.shrink.preview import write_preview
+from distilled_splat.shrink.shrinking import Shrinking, invented_views
+from distilled_splat.splat.formats import FORMATS
+from distilled_splat.teachers.ensemble import TeacherEnsemble
+from distilled_splat.teachers.reading import Teacher
+
+
+def on_the_cpu(view: View) -> View:
+    return View(view.viewmat.cpu(), view.K.cpu(), view.width, view.height)
+
+
+def test_views_their_renders_and_the_measure_are_those_of_the_cpu(tmp_path: Path) -> None:
+    (tmp_path / "big.ply").write_bytes(FORMATS["ply"].encode(moved_to(solid(1500), 2.0, 5.0)))
+    job = Shrinking((tmp_path / "big.ply",), tmp_path / "small.ply", FORMATS["ply"], 3, Console(file=io.StringIO()))
+    assert job.device.type == "cuda" and job.here.means.is_cuda
+    here, there = invented_views(job.here, 8, 0), invented_views(job.splats[0], 8, 0)
+    assert len(here.train) == len(there.train) == 8 and len(here.test) == len(there.test)
+    for view, other in zip((*here.train, *here.test), (*there.train, *there.test)):
+        assert view.viewmat.is_cuda and view.K.is_cuda
+        assert torch.allclose(view.viewmat.cpu(), other.viewmat, atol=1e-5)
+
+    for name, device, views in (("cuda", job.device, here), ("cpu", torch.device("cpu"), there)):
+        teacher = Teacher(tmp_path / "big.ply", job.splats[0], False, None, {})
+        write_capture(tmp_path / name, TeacherEnsemble([teacher], device), views.train, views.test)
+    for path in sorted((tmp_path / "cuda" / "images").iterdir()):
+        images = [np.asarray(Image.open(tmp_path / name / "images" / path.name), np.int16) for name in ("cuda", "cpu")]
+        assert np.abs(images[0] - images[1])[images[1][..., 3] > 20].max() <= 2
+
+    few = torch.arange(0, len(job.here), 3, device=job.device)
+    on_device = compared("", pictures(job.here[few], here.test, False), pictures(job.here, here.test, False), 1, None)
+    on_cpu = compared("", pictures(job.splats[0][few.cpu()], there.test, False),
+                      pictures(job.splats[0], there.test, False), 1, None)  # fmt: skip
+    assert on_device.psnr == pytest.approx(on_cpu.psnr, abs=0.01)
+    assert on_device.ssim == pytest.approx(on_cpu.ssim, abs=1e-3)
+    write_preview(tmp_path / "preview.png", job.here, here.train, here.up)
+
+    frames = json.loads((tmp_path / "cpu" / "transforms.json").read_text())
+    (tmp_path / "given.json").write_text(json.dumps(frames))
+    (tmp_path / "transforms.json").write_text(json.dumps(frames))
+    name, views = choose_reading(read_cameras(tmp_path / "transforms.json"), job.here, job.device)
+    assert len(views) == len(frames["frames"]) and name
