@@ -564,7 +564,7 @@ def splats(turned_scene: Path, scene: Path, tmp_path_factory: pytest.TempPathFac
     output = tmp_path_factory.mktemp("splats")
     run = tiny_teacher(scene, output, iterations=200, num_downscales=0).base_dir
     (file,) = export(run / "config.yml", output, ("ply",), 3, "capture", measure=False)
-    captured = read_ply(file.path)
+    captured = read_ply(file.path).gaussians
     parsed = parsed_all(NerfstudioDataParserConfig(data=turned_scene, eval_mode="all"))
     saved = moved_gaussians(captured, torch.tensor(TURNED).float(), 1.0)
     frames = json.loads((turned_scene / "transforms.json").read_text())["frames"]
@@ -678,7 +678,7 @@ if SHARED is not None:
         given = read_cameras(FOX)
         if not with_photos:
             given = replace(given, photos=(None,) * len(given.photos))
-        splat = read_ply(FOX.parent / "splats" / "brush_mip.ply")
+        splat = read_ply(FOX.parent / "splats" / "brush_mip.ply").gaussians
         assert choose_reading(given, splat, "cpu")[0] == "nerfstudio"
 
     def test_lego_is_as_nerfstudios_reader_of_blender_has_it() -> None:
