@@ -96,13 +96,15 @@ class ShrinkBench:
 
         from distilled_splat.ops.importance import importance
         from distilled_splat.ops.views import view_of
+        from distilled_splat.runs.files import write_beside
         from distilled_splat.splat.formats import FORMATS
 
         antialiased = run.model.config.rasterize_mode == "antialiased"
 
         def kept(weights: torch.Tensor, path: Path) -> None:
             chosen = weights.topk(count).indices.sort().values
-            path.write_bytes(FORMATS["ply"].encode(original[chosen.cpu()]))
+            content = FORMATS["ply"].encode(original[chosen.cpu()])
+            write_beside(path, lambda temporary: temporary.write_bytes(content))
 
         def by_importance(path: Path) -> None:
             views = [view_of(camera) for camera in run.datamanager.single_cameras]
@@ -114,7 +116,9 @@ class ShrinkBench:
                     "--iterations", str(self.iterations), *more)  # fmt: skip
 
         def merged(path: Path, option: str) -> None:
-            succeed([str(self.splat_transform), "-w", "-g", "cpu", str(big), option, str(count), str(path)])
+            part = path.with_name(f"part-{path.name}")
+            succeed([str(self.splat_transform), "-w", "-g", "cpu", str(big), option, str(count), str(part)])
+            part.rename(path)
 
         return {
             OPACITY: lambda path: kept(original.logit_opacities, path),
@@ -128,6 +132,7 @@ class ShrinkBench:
 
     def student(self, run: Any, path: Path, count: int) -> None:
         """Train a student on the photos, with the splat as its teacher."""
+        from distilled_splat.runs.files import write_beside
         from distilled_splat.splat.formats import FORMATS
         from distilled_splat.teachers.reading import read_teacher
         from distilled_splat.training.photos import dataparser_words
@@ -142,7 +147,8 @@ class ShrinkBench:
             *dataparser_words(data),
         )  # fmt: skip
         student = path.parent / "runs" / data.name / "distilled-splatfacto" / path.stem
-        path.write_bytes(FORMATS["ply"].encode(read_teacher(student).gaussians))
+        content = FORMATS["ply"].encode(read_teacher(student).gaussians)
+        write_beside(path, lambda temporary: temporary.write_bytes(content))
 
     def measured(
         self, run: Any, scene: str, row: str, fraction: Optional[float], path: Path, seconds: float
