@@ -14,8 +14,8 @@ class Shrink:
     """Refit a small splat to a big one, without its photos: to .ply, compressed .ply, .splat, .spz or .sog files."""
 
     splats: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """The splat to shrink: a .ply or .spz file of any trainer, or a run folder. More splats of the same scene, in the
-    same frame, help to teach the small one."""
+    """The splat to shrink: a file of any trainer (.ply, .spz, .splat, .ksplat, .sog, .glb, .pt), or a run folder. More
+    splats of the same scene, in the same frame, help to teach the small one."""
     output: Path = Path("small.ply")
     """File to write; its ending says the format. With several sizes their numbers of Gaussians are put before it."""
     keep_fraction: tuple[float, ...] = ()

@@ -233,8 +233,9 @@ class Shrinking:
             ValueError: if there is no place to look from, or the cameras do not fit.
             SystemExit: if a training fails or is interrupted.
         """
-        settings = [RECIPE, [str(teacher.path.absolute()) for teacher in self.teachers], [len(s) for s in self.splats],
-                    str(cameras), num_views, iterations, seed, self.sh_degree]  # fmt: skip
+        files = [(str(teacher.path.absolute()), teacher.path.stat().st_size, teacher.path.stat().st_mtime_ns)
+                 for teacher in self.teachers]  # fmt: skip
+        settings = [RECIPE, files, str(cameras), num_views, iterations, seed, self.sh_degree]
         work = self.output.parent / f".{self.output.name}.work" / digest(settings)
         lock = lock_run(work)
         try:
@@ -247,15 +248,16 @@ class Shrinking:
                 plan = self.prepare(work, views, iterations, seed)
             refit(plan, counts)
             with writing_to(self.output.parent):
-                files = [self.write(plan, count, several=len(counts) > 1) for count in counts]
-                for file in files:
+                written = [self.write(plan, count, several=len(counts) > 1) for count in counts]
+                for file in written:
                     self.console.print(f"Written: {file.path}")
                 if report is not None:
                     page = plan.run_of(counts[-1]) / "report.html"
                     write_beside(report, lambda temporary: shutil.copyfile(page, temporary))
-            rows = self.measured(files, views)
+            rows = self.measured(written, views)
         except ValueError:
-            shutil.rmtree(work.parent, ignore_errors=True)  # nothing was begun: there is no place to look from
+            if not read_record(work).get("prepared"):
+                shutil.rmtree(work.parent, ignore_errors=True)  # there is no place to look from, and so no work
             raise
         finally:
             lock.release(force=True)
