@@ -141,3 +141,24 @@ def test_a_file_of_a_size_in_megabytes_is_no_larger(kind: str) -> None:
         (count,) = counts_of(original, (), (), (megabytes,), form, min(form.highest_degree, 1))
         few = original[torch.randperm(len(original), generator=torch.Generator().manual_seed(1))[:count]]
         assert 0.8 * megabytes < len(form.encode(few)) / 1e6 <= megabytes
+
+
+def test_ways_of_shrinking_are_compared_at_the_photos_that_were_held_out(
+    teachers: tuple[Path, ...], tmp_path: Path
+) -> None:
+    rows = ("highest opacity", "importance at the true cameras, no refit", "student with the photos")
+    words = [str(Path(sys.executable).parent / "distilled-splat"), "bench", "shrink", "--load-config",
+             str(teachers[0] / "config.yml"), "--output", str(tmp_path), "--fractions", "0.25",
+             "--iterations", "20", "--rows", *rows]  # fmt: skip
+    for _ in range(2):  # the second time everything is there
+        done = subprocess.run(words, text=True, capture_output=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        results = json.loads((tmp_path / "results.json").read_text())
+        assert [result["row"] for result in results] == ["the original", *rows]
+        original, *others = results
+        assert original["psnr_to_original"] is None and 5 < original["psnr_to_photos"] < 40
+        for result in others:
+            assert result["gaussians"] == round(0.25 * original["gaussians"])
+            assert 0 < result["ssim_to_original"] <= 1 and result["psnr_to_original"] > 5
+    assert all(result["seconds"] < 1 for result in results)
+    assert not list(tmp_path.rglob("*.part"))
