@@ -29,7 +29,7 @@ from distilled_splat.runs.checkpoints import load_tensors
 from distilled_splat.runs.record import read_record
 from distilled_splat.teachers.reading import read_teacher
 
-STEPS, TEACHER_STEPS, KEEP = 100, 400, 0.3
+STEPS, TEACHER_STEPS, KEEP = 100, 800, 0.3
 SMALL_JOB = (
     "--max-num-iterations", str(STEPS), "--teacher-iterations", str(TEACHER_STEPS), "--steps-per-save", "10",
     "--pipeline.model.keep-fraction", str(KEEP), "--pipeline.model.min-refine-every", "10",
