@@ -13,7 +13,7 @@ from rich.table import Table
 
 from distilled_splat.evaluation.held_out import open_run
 from distilled_splat.ops.render import render
-from distilled_splat.runs.files import write_beside
+from distilled_splat.runs.files import write_bytes
 from distilled_splat.splat.files import read_splat
 from distilled_splat.splat.formats import FORMATS, with_degree
 from distilled_splat.splat.frames import inverse, moved
@@ -82,7 +82,7 @@ def written(gaussians: Gaussians, kind: str, sh_degree: int, folder: Path, antia
     degree = min(sh_degree, gaussians.sh_degree, form.highest_degree)
     content = form.file_of(with_degree(gaussians, degree), antialiased)
     path = folder / f"splat{form.ending}"
-    write_beside(path, lambda temporary: temporary.write_bytes(content))
+    write_bytes(path, content)
     return Exported(kind, degree, path, len(content) / 1e6)
 
 
@@ -193,7 +193,7 @@ def export_within(
         best = min(fitting, key=lambda file: (round(file.lost or 0.0, 2), file.megabytes))
         content = best.path.read_bytes()
     path = folder / best.path.name
-    write_beside(path, lambda temporary: temporary.write_bytes(content))
+    write_bytes(path, content)
     return replace(best, path=path), fitting
 
 

@@ -15,7 +15,7 @@ from distilled_splat.ops.render import Rendered
 from distilled_splat.ops.views import View
 from distilled_splat.ops.voxels import VoxelGrid
 from distilled_splat.splat.gaussians import Gaussians
-from distilled_splat.teachers.ensemble import mean_depth
+from distilled_splat.teachers.ensemble import mean_alpha, mean_depth
 
 FLOATER_RESOLUTION = 64
 LEAST_ALPHA = 1 / 255
@@ -60,7 +60,7 @@ def alpha_error(alpha: Tensor, true: Tensor) -> float:
 
 def mean_surfaces(renders: Sequence[Rendered]) -> Surfaces:
     """Return the mean of several renders' surfaces: alphas on average, depths weighted by them."""
-    alpha = torch.stack([rendered.alpha for rendered in renders]).mean(dim=0)
+    alpha = mean_alpha(renders)
     depth, _ = mean_depth(renders)
     return Surfaces(torch.where(alpha >= LEAST_SHARED_ALPHA, depth, torch.zeros_like(depth)), alpha)
 

@@ -16,7 +16,7 @@ from distilled_splat.evaluation.true_depth import TrueDepths
 from distilled_splat.ops.losses import l1_and_ssim, psnr
 from distilled_splat.ops.render import Rendered
 from distilled_splat.ops.views import View
-from distilled_splat.teachers.ensemble import TeacherEnsemble, mean_depth, unique_names
+from distilled_splat.teachers.ensemble import TeacherEnsemble, mean_alpha, mean_depth, unique_names
 from distilled_splat.teachers.reading import Teacher
 
 MEAN = "mean of teachers"
@@ -81,7 +81,7 @@ class Measuring:
         found = {name: (one.depth, one.alpha) for name, one in renders.items() if one.depth is not None}
         if true is not None and self.names:
             teachers = [renders[name] for name in self.names]
-            found[MEAN] = mean_depth(teachers)[0], torch.stack([one.alpha for one in teachers]).mean(dim=0)
+            found[MEAN] = mean_depth(teachers)[0], mean_alpha(teachers)
         return found
 
     def see_beyond(self, view: View, depth: Optional[Tensor]) -> None:

@@ -32,6 +32,11 @@ def cell_of(points: Tensor) -> Tensor:
     return (place[..., 0] * RESOLUTION + place[..., 1]) * RESOLUTION + place[..., 2]
 
 
+def place_of(cells: Tensor) -> Tensor:
+    """Return the place of cells [...] along the three axes, int64 [3, ...]."""
+    return torch.stack((cells // RESOLUTION**2, cells // RESOLUTION % RESOLUTION, cells % RESOLUTION))
+
+
 def cell_volumes() -> Tensor:
     """Return the volume of each cell in the space that is not contracted, [RESOLUTION^3]."""
     axis = (torch.arange(RESOLUTION) + 0.5) * CELL - 2
@@ -63,6 +68,11 @@ class Hits:
     def ends(self) -> Tensor:
         """Whether a ray ends on something, [E, D]."""
         return torch.isfinite(self.distance)
+
+    @property
+    def nearest(self) -> Tensor:
+        """The distance that all but a fiftieth of an eye's rays are free for, [E]."""
+        return self.distance.quantile(0.02, dim=1, interpolation="lower")
 
 
 @dataclass(frozen=True)

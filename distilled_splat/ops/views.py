@@ -44,6 +44,12 @@ def downscaled(view: View, factor: int) -> View:
     return View(view.viewmat, K, view.width // factor, view.height // factor)
 
 
+def resized(view: View, width: int, height: int) -> View:
+    """Return a view of the same field at another resolution."""
+    stretch = view.K.new_tensor([width / view.width, height / view.height, 1.0])
+    return View(view.viewmat, view.K * stretch[:, None], width, height)
+
+
 def view_of(camera: Cameras, camera_to_world: Optional[Tensor] = None, downscale: int = 1) -> View:
     """Turn one nerfstudio camera into a View.
 

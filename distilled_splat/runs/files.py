@@ -45,6 +45,11 @@ def replace(source: Path, target: Path) -> None:
     os.replace(source, target)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes, whole or not at all."""
+    write_beside(path, lambda temporary: temporary.write_bytes(content))
+
+
 def write_json(path: Path, content: object) -> None:
     """Write JSON, whole or not at all."""
     write_beside(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf8"))

@@ -66,7 +66,7 @@ class ShrinkBench:
     def results_of(self, config: Path) -> list[dict[str, Any]]:
         """Make and measure all rows of one splat."""
         from distilled_splat.evaluation.held_out import open_run
-        from distilled_splat.runs.files import write_beside
+        from distilled_splat.runs.files import write_bytes
         from distilled_splat.splat.formats import FORMATS
 
         run = open_run(config, teachers=())
@@ -75,7 +75,7 @@ class ShrinkBench:
         folder = self.output / f"{scene}-{run.folder.name}"
         big = folder / "big.ply"
         if not big.exists():
-            write_beside(big, lambda temporary: temporary.write_bytes(FORMATS["ply"].encode(original)))
+            write_bytes(big, FORMATS["ply"].encode(original))
         results = [self.measured(run, scene, "the original", None, big, 0.0)]
         for fraction in self.fractions:
             count = max(round(fraction * len(original)), 1)
@@ -96,7 +96,7 @@ class ShrinkBench:
 
         from distilled_splat.ops.importance import importance
         from distilled_splat.ops.views import view_of
-        from distilled_splat.runs.files import write_beside
+        from distilled_splat.runs.files import write_bytes
         from distilled_splat.splat.formats import FORMATS
 
         antialiased = run.model.config.rasterize_mode == "antialiased"
@@ -104,7 +104,7 @@ class ShrinkBench:
         def kept(weights: torch.Tensor, path: Path) -> None:
             chosen = weights.topk(count).indices.sort().values
             content = FORMATS["ply"].encode(original[chosen.cpu()])
-            write_beside(path, lambda temporary: temporary.write_bytes(content))
+            write_bytes(path, content)
 
         def by_importance(path: Path) -> None:
             views = [view_of(camera) for camera in run.datamanager.single_cameras]
@@ -132,7 +132,7 @@ class ShrinkBench:
 
     def student(self, run: Any, path: Path, count: int) -> None:
         """Train a student on the photos, with the splat as its teacher."""
-        from distilled_splat.runs.files import write_beside
+        from distilled_splat.runs.files import write_bytes
         from distilled_splat.splat.formats import FORMATS
         from distilled_splat.teachers.reading import read_teacher
         from distilled_splat.training.photos import dataparser_words
@@ -148,7 +148,7 @@ class ShrinkBench:
         )  # fmt: skip
         student = path.parent / "runs" / data.name / "distilled-splatfacto" / path.stem
         content = FORMATS["ply"].encode(read_teacher(student).gaussians)
-        write_beside(path, lambda temporary: temporary.write_bytes(content))
+        write_bytes(path, content)
 
     def measured(
         self, run: Any, scene: str, row: str, fraction: Optional[float], path: Path, seconds: float

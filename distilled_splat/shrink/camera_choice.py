@@ -15,7 +15,7 @@ from torch import Tensor
 
 from distilled_splat.ops.losses import psnr
 from distilled_splat.ops.render import render
-from distilled_splat.ops.views import View
+from distilled_splat.ops.views import View, resized
 from distilled_splat.shrink.camera_files import IMAGES
 from distilled_splat.shrink.camera_frames import moved
 from distilled_splat.shrink.given_cameras import GivenCameras
@@ -163,8 +163,7 @@ def small(view: View) -> View:
     """Return a view of the same field, `SMALL_WIDTH` pixels wide, its height rounded, or as it is if it is smaller."""
     width = min(SMALL_WIDTH, view.width)
     height = min(max(round(view.height * width / view.width), 1), 4 * SMALL_WIDTH)
-    factors = torch.tensor([width / view.width, height / view.height, 1.0])
-    return View(view.viewmat, view.K * factors[:, None], width, height)
+    return resized(view, width, height)
 
 
 def photo_like(path: Optional[Path], view: View) -> Optional[Tensor]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from distilled_splat.ops.render import render
-from distilled_splat.ops.space import CELL, RESOLUTION, Hits, Space, cell_of, sphere_directions
+from distilled_splat.ops.space import CELL, RESOLUTION, Hits, Space, cell_of, place_of, sphere_directions
 from distilled_splat.ops.views import View
 from distilled_splat.splat.gaussians import SH_DEGREE_0, Gaussians
 
@@ -107,14 +107,13 @@ def worth_of(space: Space, hits: Hits, cone: Tensor) -> tuple[Tensor, float]:
     shown = distance**2 * space.count[hits.cell] / (CELL * stretched) ** 2 * (4 * math.pi / distance.shape[1])
     resolved = torch.sigmoid((scale + 0.5 - log_ratio) / 0.3)
     sharp = torch.exp(-((hits.fog.clamp_max(10) / 0.4) ** 2))
-    clear = torch.sigmoid((hits.distance.quantile(0.02, dim=1, interpolation="lower") - CLEARANCE) / 0.02)
+    clear = torch.sigmoid((hits.nearest - CLEARANCE) / 0.02)
     return torch.where(hits.ends, shown * resolved * sharp * clear[:, None], 0.0), scale
 
 
 def outer_scale(cells: Tensor) -> Tensor:
     """Return m of the points that were contracted into cells: how much longer they are in space is its square."""
-    place = torch.stack((cells // RESOLUTION**2, cells // RESOLUTION % RESOLUTION, cells % RESOLUTION))
-    return 1 / (2 - ((place + 0.5) * CELL - 2).abs().amax(dim=0).clamp_min(1.0))
+    return 1 / (2 - ((place_of(cells) + 0.5) * CELL - 2).abs().amax(dim=0).clamp_min(1.0))
 
 
 def invent(space: Space, count: int, shows: Callable[[Tensor, Tensor, float], bool], seed: int = 0) -> Invented:
@@ -221,8 +220,7 @@ def enclosure(hits: Hits) -> Tensor:
 def most_enclosed(hits: Hits) -> float:
     """Return how enclosed one can be in a splat, with room about oneself and without fog."""
     fog = torch.where(hits.ends, hits.fog, torch.nan).nanmedian(dim=1).values
-    nearest = hits.distance.quantile(0.02, dim=1, interpolation="lower")
-    found = enclosure(hits)[(nearest > 0.2) & (fog < 0.6)]
+    found = enclosure(hits)[(hits.nearest > 0.2) & (fog < 0.6)]
     return float(found.topk(min(10, len(found))).values[-1]) if len(found) else 0.0
 
 
@@ -245,7 +243,7 @@ def columns(space: Space, cells: Tensor, directions: Tensor) -> tuple[Tensor, Te
     """
     side = (directions @ sphere_directions(SIDES).T).argmax(dim=1)
     blocks = RESOLUTION // BLOCK
-    place = torch.stack((cells // RESOLUTION**2, cells // RESOLUTION % RESOLUTION, cells % RESOLUTION)) // BLOCK
+    place = place_of(cells) // BLOCK
     block = (place[0] * blocks + place[1]) * blocks + place[2]
     grid = space.count.view(blocks, BLOCK, blocks, BLOCK, blocks, BLOCK).sum(dim=(1, 3, 5)).flatten()
     names, column = torch.unique(block * SIDES + side, return_inverse=True)

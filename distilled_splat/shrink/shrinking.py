@@ -16,9 +16,9 @@ from torch import Tensor
 
 from distilled_splat.ops.importance import importance
 from distilled_splat.ops.space import Space
-from distilled_splat.ops.views import View
+from distilled_splat.ops.views import View, resized
 from distilled_splat.runs.faults import writing_to
-from distilled_splat.runs.files import write_beside, write_json
+from distilled_splat.runs.files import write_beside, write_bytes, write_json
 from distilled_splat.runs.fingerprints import digest
 from distilled_splat.runs.lock import lock_run
 from distilled_splat.runs.record import RECORD_NAME, read_record
@@ -166,9 +166,7 @@ def small(view: View) -> View:
 
 def rescaled(view: View, factor: float) -> View:
     """Return a view at another resolution."""
-    width, height = max(round(view.width * factor), 1), max(round(view.height * factor), 1)
-    stretch = view.K.new_tensor([width / view.width, height / view.height, 1.0])
-    return View(view.viewmat, view.K * stretch[:, None], width, height)
+    return resized(view, max(round(view.width * factor), 1), max(round(view.height * factor), 1))
 
 
 def upright(gaussians: Gaussians) -> Tensor:
@@ -278,7 +276,7 @@ class Shrinking:
         if not read_record(work).get("prepared"):
             for path, splat, teacher in zip(paths, self.splats, self.teachers):
                 content = FORMATS["ply"].file_of(with_degree(splat, self.sh_degree), teacher.antialiased)
-                write_beside(path, lambda temporary, content=content: temporary.write_bytes(content))
+                write_bytes(path, content)
             ensemble = TeacherEnsemble(
                 [Teacher(path, with_degree(splat, self.sh_degree), teacher.antialiased, None, {})
                  for path, splat, teacher in zip(paths, self.splats, self.teachers)], self.device
@@ -300,7 +298,7 @@ class Shrinking:
         stem = self.output.name.removesuffix(ending)
         path = self.output.with_name(f"{stem}-{count}{ending}") if several else self.output
         content = self.form.file_of(self.frame.out_of(small), self.antialiased)
-        write_beside(path, lambda temporary: temporary.write_bytes(content))
+        write_bytes(path, content)
         return Shrunk(path, small, len(content) / 1e6)
 
     def measured(self, files: Sequence[Shrunk], views: Views) -> list[Row]:

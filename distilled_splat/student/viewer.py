@@ -11,7 +11,7 @@ from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
 from nerfstudio.viewer.viewer_elements import ViewerButton, ViewerControl, ViewerElement
 from viser.transforms import SO3
 
-from distilled_splat.runs.files import write_beside
+from distilled_splat.runs.files import write_bytes
 from distilled_splat.runs.words import words_of
 from distilled_splat.splat.formats import encode_ply
 from distilled_splat.splat.gaussians import Gaussians
@@ -125,7 +125,7 @@ class StudentControls:
         path = self.connection.run / "export" / name
         content = encode_ply(gaussians)
         try:
-            write_beside(path, lambda temporary: temporary.write_bytes(content))
+            write_bytes(path, content)
         except OSError as error:
             self.panel.show("Export", f"failed: {words_of(error)}")
             return None

@@ -35,7 +35,12 @@ def mean_image(renders: Sequence[Rendered]) -> tuple[Tensor, Tensor]:
     images serve every background. Each render's colour is first brought into the range of an image.
     """
     colors = torch.stack([rendered.color.clamp(0, 1) for rendered in renders]).mean(dim=0)
-    return colors, torch.stack([rendered.alpha for rendered in renders]).mean(dim=0)
+    return colors, mean_alpha(renders)
+
+
+def mean_alpha(renders: Sequence[Rendered]) -> Tensor:
+    """Return the mean of several renders' alphas, [H, W, 1]."""
+    return torch.stack([rendered.alpha for rendered in renders]).mean(dim=0)
 
 
 def mean_depth(renders: Sequence[Rendered]) -> tuple[Tensor, Tensor]:
