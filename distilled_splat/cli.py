@@ -59,14 +59,15 @@ class Export:
     """config.yml of a run of distilled-splatfacto or splatfacto-teacher."""
     output_dir: Optional[Path] = None
     """Folder for splat.ply, splat.sog and so on; export/ in the run's folder if not given."""
-    format: Optional[Literal["ply", "compressed-ply", "splat", "spz", "sog", "all"]] = None
+    format: Optional[Literal["ply", "compressed-ply", "splat", "spz", "sog", "glb", "all"]] = None
     """Format of the file; all writes every one. Without it: ply, or with --target-mb whichever loses least."""
     sh_degree: Literal[0, 1, 2, 3, 4] = 4
     """Leave out the spherical harmonics above this degree. A .splat holds none, the compressed formats up to 3."""
     target_mb: Optional[float] = None
     """Write one file of at most this many megabytes (10^6 bytes): the format and the degree that lose least."""
-    frame: Literal["nerfstudio", "capture"] = "nerfstudio"
-    """World of the file: that of ns-export, or the capture's (COLMAP's) before nerfstudio turned and scaled it."""
+    frame: Literal["upright", "nerfstudio", "capture"] = "upright"
+    """World of the file: nerfstudio's, turned so that y points down, as viewers of splats expect (up in a .glb);
+    nerfstudio's as it is, of ns-export, where z points up; or the capture's (COLMAP's) before nerfstudio moved it."""
     measure: bool = True
     """Read each file back and measure it on the held-out photos; --no-measure needs no photos."""
     data: Optional[Path] = None
@@ -77,15 +78,17 @@ class Export:
         from rich.console import Console
 
         from distilled_splat.evaluation.export import export, export_within, print_files
-        from distilled_splat.splat.formats import FORMATS
+        from distilled_splat.splat.formats import CHOSEN_FROM, FORMATS
 
         folder = self.output_dir or self.load_config.parent / "export"
-        everything = self.format == "all" or (self.format is None and self.target_mb is not None)
-        kinds = tuple(FORMATS) if everything else (self.format or "ply",)
+        if self.format == "all":
+            kinds = tuple(FORMATS)
+        else:
+            kinds = CHOSEN_FROM if self.format is None and self.target_mb is not None else (self.format or "ply",)
         console = Console(soft_wrap=True, highlight=False)
         if self.target_mb is None:
             files = export(self.load_config, folder, kinds, self.sh_degree, self.frame, self.measure, self.data)
-            print_files(files, console)
+            print_files(files, self.frame, console)
             for file in files:
                 console.print(f"{file.path}")
             return
@@ -96,7 +99,7 @@ class Export:
         best, fitting = export_within(
             self.load_config, folder, kinds, self.sh_degree, self.frame, self.target_mb, self.data
         )
-        print_files(fitting, console)
+        print_files(fitting, self.frame, console)
         console.print(
             f"Of these {best.kind} with spherical harmonics of degree {best.sh_degree} loses least "
             f"({best.lost:.2f} dB, {best.megabytes:.3f} of {self.target_mb:g} MB): {best.path}"

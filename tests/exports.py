@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,18 @@ def write_ply(path: Path, gaussians: Gaussians, **options: Any) -> Path:
     """Write Gaussians as a .ply and return its path."""
     path.write_bytes(ply_bytes(columns_of(gaussians), **options))
     return path
+
+
+def with_y_up(gaussians: Gaussians) -> Gaussians:
+    """Turn Gaussians of degree 3 at most half about z, sign by sign: what lies between a .ply's axes and a .glb's."""
+    odd = torch.tensor([-1.0, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1])[: gaussians.sh_rest.shape[1]]
+    w, x, y, z = gaussians.quats.T
+    return replace(
+        gaussians,
+        means=gaussians.means * torch.tensor([-1.0, -1, 1]),
+        quats=torch.stack([-z, -y, x, w], dim=1),
+        sh_rest=gaussians.sh_rest * odd[:, None],
+    )
 
 
 def same(one: Gaussians, other: Gaussians, tolerance: float = 0.0) -> bool:

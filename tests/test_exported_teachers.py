@@ -11,16 +11,19 @@ from typing import Any
 
 import pytest
 import torch
-from exports import columns_of, ply_bytes, same, write_ply
+from exports import cloud, columns_of, ply_bytes, same, write_ply
 from foreign_files import spz_of
 from nerfstudio.scripts.exporter import ExportGaussianSplat
 from tiny import tiny_student, tiny_teacher, trained
 
+from distilled_splat.evaluation.export import export
 from distilled_splat.evaluation.held_out import open_run
 from distilled_splat.ops.render import render
 from distilled_splat.ops.views import View, world_to_camera
-from distilled_splat.splat.frames import inverse, moved
+from distilled_splat.splat.frames import DataFrame, inverse, moved
 from distilled_splat.splat.gaussians import Gaussians
+from distilled_splat.splat.gltf_writer import encode_glb
+from distilled_splat.teachers.fit import TeacherFrame, in_frame, readings_of
 from distilled_splat.teachers.reading import read_frame, read_teacher
 
 STEPS = 250
@@ -34,7 +37,7 @@ class Exports:
     """A scene whose recorded poses are far from nerfstudio's frame, a teacher of it, and its export in every frame.
 
     `file` lies in the world of the matrices in transforms.json; `capture_rub` is a .spz in the capture's with y and z
-    negated, as that format's document has them.
+    negated, as that format's document has them; `upright` and `upright_glb` are what our export makes by itself.
     """
 
     scene: Path
@@ -43,6 +46,8 @@ class Exports:
     capture: Path
     file: Path
     capture_rub: Path
+    upright: Path
+    upright_glb: Path
 
 
 APPLIED = [[1, 0, 0, 0.5], [0, 0, -1, 2.0], [0, 1, 0, 0]]
@@ -82,7 +87,8 @@ def exports(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Exports:
     capture_rub = folder / "capture_rub.spz"
     upright = moved(there, torch.tensor([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 0]]), 1.0)
     capture_rub.write_bytes(spz_of(upright))
-    return Exports(turned, run, nerfstudio, capture, file, capture_rub)
+    ours = export(run / "config.yml", folder / "ours", ("ply", "glb"), 4, "upright", measure=False)
+    return Exports(turned, run, nerfstudio, capture, file, capture_rub, *(file.path for file in ours))
 
 
 def words(capsys: pytest.CaptureFixture[str]) -> str:
@@ -112,8 +118,8 @@ def test_one_student_of_a_run_and_of_exports_in_both_frames(
     kept = run.logit_opacities >= -5.5373
     assert same(nerfstudio, run[kept]) and same(capture, dataclasses.replace(nerfstudio, quats=capture.quats), 1e-4)
     figures = [float(value) for value in re.findall(r"([\d.]+)dBinthe", output)]
-    # three of each file: in nerfstudio's, the capture's and the file's frame
-    assert figures[0] - max(figures[1:3]) > 1 and figures[4] == pytest.approx(figures[0], abs=0.11)
+    # four of each file: in nerfstudio's, the capture's, the file's and the upright frame
+    assert figures[0] - max(figures[1:4]) > 1 and figures[5] == pytest.approx(figures[0], abs=0.11)
 
 
 def test_a_splat_in_the_frame_of_transforms_json_is_found_out(
@@ -148,7 +154,7 @@ def test_a_spz_with_the_axes_of_its_document_is_found_out(
     trainer = trained(student(exports, tmp_path / "found", exports.capture_rub))
     output = words(capsys)
     assert f"{exports.capture_rub}istakentobeinthecapture-rubframe" in output
-    assert len(re.findall(r"[\d.]+dBinthe", output)) == 6
+    assert len(re.findall(r"[\d.]+dBinthe", output)) == 8
     (member,) = trainer.pipeline.model.teaching.labels.ensemble.members
     expected = read_teacher(exports.nerfstudio).gaussians
     assert torch.allclose(member.means, expected.means, atol=1e-3)
@@ -156,6 +162,37 @@ def test_a_spz_with_the_axes_of_its_document_is_found_out(
     assert same(named.pipeline.model.teaching.labels.ensemble.members[0], member)
     with pytest.raises(SystemExit, match=r"capture_rub\.spz does not fit this data"):
         trained(student(exports, tmp_path, exports.capture_rub, teacher_frame="capture", min_teacher_psnr=LEAST))
+
+
+def test_what_our_export_writes_by_itself_is_found_out(
+    exports: Exports, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = trained(student(exports, tmp_path / "found", exports.upright, exports.upright_glb))
+    output = words(capsys)
+    assert f"{exports.upright}istakentobeintheuprightframe" in output
+    assert f"{exports.upright_glb}istakentobeintheuprightframe" in output
+    expected = read_teacher(exports.run).gaussians
+    for member in trainer.pipeline.model.teaching.labels.ensemble.members:
+        assert same(member, dataclasses.replace(expected, quats=member.quats), 1e-4)
+    gallery: Any = open_run(trainer.base_dir / "config.yml").model.gallery
+    assert gallery.frame == "upright" and gallery.missing == ()
+
+
+@pytest.mark.parametrize(
+    ("frame", "turn"), [("capture-rdf", [-1.0, -1.0, 1.0]), ("capture-rub", [-1.0, 1.0, -1.0]), ("capture", [1.0] * 3)]
+)
+def test_the_axes_of_a_glb_are_taken_as_named(tmp_path: Path, frame: TeacherFrame, turn: list[float]) -> None:
+    """What we write is turned half about z; others hold the numbers of a .ply, or axes right, up and back."""
+    to_data = torch.tensor([[0.0, -1, 0, 3], [1, 0, 0, 2], [0, 0, 1, 1]]), 2.0
+    here, data = cloud(20), DataFrame(to_data, to_data)
+    path = tmp_path / "splat.glb"
+    path.write_bytes(encode_glb(moved(here, torch.diag(torch.tensor(turn)) @ torch.eye(3, 4), 1.0)))
+    teacher = read_teacher(path)
+    assert frame in readings_of(teacher, data)
+    found, expected = in_frame(teacher, frame, data).gaussians, moved(here, *to_data)
+    assert same(found, dataclasses.replace(expected, quats=found.quats), 1e-4)
+    turns = torch.nn.functional.cosine_similarity(found.quats, expected.quats)
+    assert torch.allclose(turns.abs(), torch.ones(20), atol=1e-5)
 
 
 def test_a_frame_that_was_found_out_is_known_after_the_training(exports: Exports, tmp_path: Path) -> None:
@@ -196,7 +233,10 @@ def test_a_splat_that_fits_in_no_frame_is_refused_with_all_figures(exports: Expo
         trained(student(exports, tmp_path, exports.run, path, min_teacher_psnr=LEAST))
     sentence = str(refused.value.code)
     figure = r"[\d.-]+ dB in the"
-    assert re.search(rf"to {figure} nerfstudio frame, {figure} capture frame and {figure} file frame only", sentence)
+    assert re.search(
+        rf"to {figure} nerfstudio frame, {figure} capture frame, {figure} file frame and {figure} upright frame only",
+        sentence,
+    )
     assert str(path) in sentence and "--pipeline.model.teacher-frame" in sentence and "\n" not in sentence
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from exports import cloud, same
+from exports import cloud, same, with_y_up
 from gsplat.cuda._torch_impl import _eval_sh_bases_fast
 from gsplat.utils import normalized_quat_to_rotmat
 from scenes import dense_scene
 
 from distilled_splat.ops.render import render
 from distilled_splat.ops.views import View
-from distilled_splat.splat.frames import DataFrame, moved
+from distilled_splat.splat.frames import LEFT_UP_FRONT, UPRIGHT, DataFrame, half_turned, moved
 from distilled_splat.splat.gaussians import Gaussians
 from distilled_splat.splat.harmonics import harmonics, harmonics_rotation
 from distilled_splat.training.data_frame import applied_in, without
@@ -59,6 +60,23 @@ def test_the_same_view_before_and_after_is_the_same_picture(
     # where an alpha sits on the 1/255 cutoff, rounding decides
     assert float(difference.mean()) < 1e-5 and float(difference.max()) < 0.01
     assert float((first.color - unturned.color).abs().mean()) > 0.01
+
+
+@pytest.mark.parametrize("degree", range(5))
+def test_half_a_turn_is_a_turn_without_rounding(degree: int) -> None:
+    gaussians = cloud(40, degree)
+    half = half_turned(gaussians)
+    assert same(half, moved(gaussians, LEFT_UP_FRONT, 1.0), 1e-5)
+    assert same(half_turned(half), replace(gaussians, quats=-gaussians.quats))  # the same rotations
+    if degree <= 3:
+        assert same(half, with_y_up(gaussians))
+
+
+def test_upright_takes_up_from_z_to_minus_y() -> None:
+    up, ahead, right = torch.eye(3).flip(0)
+    for before, after in ((up, -ahead), (ahead, up), (right, right)):
+        gaussian = replace(cloud(1), means=before[None])
+        assert torch.equal(moved(gaussian, UPRIGHT, 1.0).means[0], after)
 
 
 @pytest.mark.parametrize("degree", range(5))

@@ -35,6 +35,7 @@ from distilled_splat.teachers.reading import read_teacher
 
 ROOT = Path(__file__).parents[1]
 WIDTH, HEIGHT, FOCAL = 60, 40, 50.0
+TO_Y_DOWN = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
 TURNED = ((1, 0, 0, 0.5), (0, 0, 1, -2), (0, -1, 0, 3))
 """An applied transform: a turn, and a shift that ns-process-data never makes."""
 
@@ -125,7 +126,7 @@ def test_transforms_are_read_as_the_dataparser_reads_them(tmp_path: Path, entrie
 def test_the_file_and_the_capture_differ_by_the_applied_transform(tmp_path: Path) -> None:
     poses = ring()
     given = read_cameras(written(tmp_path, transforms(poses, applied_transform=TURNED)))
-    assert list(given.readings) == ["capture", "file", "centred", "nerfstudio"]
+    assert list(given.readings) == ["capture", "file", "centred", "nerfstudio", "upright"]
     applied = np.vstack([TURNED, [0, 0, 0, 1]])
     assert_poses(given.readings["file"], [expected(pose) for pose in poses])
     assert_poses(given.readings["capture"], [expected(pose, np.linalg.inv(applied)) for pose in poses])
@@ -137,7 +138,8 @@ def test_the_file_and_the_capture_differ_by_the_applied_transform(tmp_path: Path
 
 
 def test_a_world_that_is_there_already_is_left_out(tmp_path: Path) -> None:
-    assert list(read_cameras(written(tmp_path, transforms(ring()))).readings) == ["capture", "centred", "nerfstudio"]
+    readings = ["capture", "centred", "nerfstudio", "upright"]
+    assert list(read_cameras(written(tmp_path, transforms(ring()))).readings) == readings
     alone = read_cameras(written(tmp_path, transforms(ring(1))))
     assert list(alone.readings) == ["capture"]  # one camera gives a world no unit
 
@@ -168,8 +170,9 @@ def test_blenders_file_takes_the_size_from_the_photos(tmp_path: Path) -> None:
         frame["file_path"] = "./" + frame["file_path"].removesuffix(".png")
     written(tmp_path, content, "transforms_train.json", photos=3)
     given = read_cameras(tmp_path)
-    assert list(given.readings) == ["capture"] and given.kind == "transforms.json of Blender"
+    assert list(given.readings) == ["capture", "upright"] and given.kind == "transforms.json of Blender"
     assert_poses(given.readings["capture"], [expected(pose) for pose in ring(3)])
+    assert_poses(given.readings["upright"], [expected(pose, TO_Y_DOWN) for pose in ring(3)])
     view = given.readings["capture"][0]
     focal = 0.5 * WIDTH / math.tan(0.35)
     torch.testing.assert_close(view.K, torch.tensor([[focal, 0, WIDTH / 2], [0, focal, HEIGHT / 2], [0, 0, 1]]))
@@ -241,7 +244,7 @@ def test_a_binary_model_is_found_and_read_in_colmaps_own_world(tmp_path: Path, p
 def test_text_and_binary_say_the_same(tmp_path: Path) -> None:
     binary = read_cameras(write_binary(tmp_path / "binary", ring()))
     text = read_cameras(write_text(tmp_path / "text", ring()))
-    assert list(text.readings) == list(binary.readings) == ["capture", "file", "centred", "nerfstudio"]
+    assert list(text.readings) == list(binary.readings) == ["capture", "file", "centred", "nerfstudio", "upright"]
     for name, views in text.readings.items():
         assert_poses(views, [view.viewmat.numpy() for view in binary.readings[name]], atol=1e-6)
         assert all(torch.equal(view.K, other.K) for view, other in zip(views, binary.readings[name]))
@@ -284,7 +287,7 @@ def test_a_run_gives_the_world_that_it_was_trained_in(teachers: tuple[Path, ...]
         given = read_cameras(path)
         assert_as_parsed(given, parsed_all(config))
         assert given.kind == "nerfstudio run (transforms.json of nerfstudio)"
-    assert set(given.readings) == {"nerfstudio", "capture"}
+    assert set(given.readings) == {"nerfstudio", "capture", "upright"}
 
 
 def test_a_run_of_other_options_gives_its_own_world(teachers: tuple[Path, ...], scene: Path, tmp_path: Path) -> None:
@@ -305,8 +308,9 @@ def test_a_run_of_blenders_data_has_one_world(teachers: tuple[Path, ...], tmp_pa
     (run / "config.yml").write_text(f"data: {data}\n")
     (run / "dataparser_transforms.json").write_text(json.dumps({"transform": np.eye(4)[:3].tolist(), "scale": 1.0}))
     given = read_cameras(run)
-    assert list(given.readings) == ["nerfstudio"]
+    assert list(given.readings) == ["nerfstudio", "upright"]
     assert_poses(given.readings["nerfstudio"], [expected(pose) for pose in ring()])
+    assert_poses(given.readings["upright"], [expected(pose, TO_Y_DOWN) for pose in ring()])
 
 
 @pytest.mark.parametrize("relative", [True, False])
@@ -540,7 +544,7 @@ def test_moving_what_was_given_moves_every_reading(tmp_path: Path) -> None:
 
 # --- which world it is
 
-WORLDS = ("capture", "file", "centred", "nerfstudio")
+WORLDS = ("capture", "file", "centred", "nerfstudio", "upright")
 
 
 @pytest.fixture(scope="module")
@@ -570,11 +574,13 @@ def splats(turned_scene: Path, scene: Path, tmp_path_factory: pytest.TempPathFac
     frames = json.loads((turned_scene / "transforms.json").read_text())["frames"]
     centres = torch.tensor([frame["transform_matrix"] for frame in frames])[:, :3, 3]
     away = torch.cat((torch.eye(3), -centres.mean(dim=0)[:, None]), dim=1)
+    nerfstudio = moved_gaussians(captured, parsed.dataparser_transform[:3], parsed.dataparser_scale)
     return {
         "capture": captured,
         "file": saved,
         "centred": moved_gaussians(saved, away, 1 / float((centres - centres.mean(dim=0)).abs().max())),
-        "nerfstudio": moved_gaussians(captured, parsed.dataparser_transform[:3], parsed.dataparser_scale),
+        "nerfstudio": nerfstudio,
+        "upright": moved_gaussians(nerfstudio, torch.from_numpy(TO_Y_DOWN[:3]).float(), 1.0),
     }
 
 
@@ -623,7 +629,9 @@ def test_photos_that_cannot_be_read_are_no_judges(
 
 def test_cameras_that_see_nothing_are_refused(turned_scene: Path, splats: dict[str, Gaussians]) -> None:
     far = moved_gaussians(splats["file"], torch.cat((torch.eye(3), torch.full((3, 1), 1e4)), dim=1), 1.0)
-    with pytest.raises(ValueError, match=r"see nothing of the splat.*capture, file, centred, nerfstudio") as caught:
+    with pytest.raises(
+        ValueError, match=r"see nothing of the splat.*capture, file, centred, nerfstudio, upright"
+    ) as caught:
         choose_reading(read_cameras(turned_scene), far, "cpu")
     assert "\n" not in str(caught.value)
 
@@ -668,7 +676,7 @@ if SHARED is not None:
         assert_as_parsed(given, parsed_all(NerfstudioDataParserConfig(data=FOX, eval_mode="all")), in_order(FOX))
         place_of = {photo: place for place, photo in enumerate(model.photos)}
         assert len(place_of) == len(given.photos) and None not in place_of
-        for name in ("capture", "file", "nerfstudio"):
+        for name in ("capture", "file", "nerfstudio", "upright"):
             ordered = [model.readings[name][place_of[photo]].viewmat.numpy() for photo in given.photos]
             assert_poses(given.readings[name], ordered, atol=1e-4)
 
@@ -684,7 +692,7 @@ if SHARED is not None:
     def test_lego_is_as_nerfstudios_reader_of_blender_has_it() -> None:
         given = read_cameras(LEGO)
         cameras = parsed_all(BlenderDataParserConfig(data=LEGO)).cameras
-        assert list(given.readings) == ["capture"] and len(given.photos) == len(cameras)
+        assert list(given.readings) == ["capture", "upright"] and len(given.photos) == len(cameras)
         for place, view in enumerate(given.readings["capture"]):
             theirs = view_of(cameras[place : place + 1])
             torch.testing.assert_close(view.viewmat, theirs.viewmat)

@@ -132,7 +132,7 @@ def test_sizes_are_the_largest_first_and_each_once() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["ply", "compressed-ply", "spz", "sog", "splat"])
+@pytest.mark.parametrize("kind", ["ply", "compressed-ply", "spz", "sog", "splat", "glb"])
 def test_a_file_of_a_size_in_megabytes_is_no_larger(kind: str) -> None:
     original, form = solid(3000), FORMATS[kind]
     if form.library is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import sys
 from dataclasses import dataclass, replace
@@ -97,12 +98,66 @@ def by_the_description_of_splat(path: Path) -> Found:
     )
 
 
+def by_the_description_of_glb(path: Path) -> Found:
+    """Read KHR_gaussian_splatting as its document has it, where y points up, and turn it half about z, as a .ply is."""
+    content = path.read_bytes()
+    magic, version, length, size, kind = struct.unpack_from("<4sIII4s", content)
+    assert (magic, version, length, kind) == (b"glTF", 2, len(content), b"JSON") and size % 4 == 0
+    document = json.loads(content[20 : 20 + size])
+    (rest, kind), body = struct.unpack_from("<I4s", content, 20 + size), content[28 + size :]
+    assert kind == b"BIN\0" and rest == len(body) == document["buffers"][0]["byteLength"]
+    assert document["asset"]["version"] == "2.0" and document["extensionsUsed"] == ["KHR_gaussian_splatting"]
+    (primitive,) = document["meshes"][document["nodes"][0]["mesh"]]["primitives"]
+    settings = primitive["extensions"]["KHR_gaussian_splatting"]
+    assert primitive["mode"] == 0 and settings["kernel"] == "ellipse"
+    assert settings["colorSpace"] == "srgb_rec709_display"
+
+    def column(name: str) -> np.ndarray:
+        accessor = document["accessors"][primitive["attributes"][name]]
+        view = document["bufferViews"][accessor["bufferView"]]
+        kind = np.dtype({5126: "<f4", 5121: "u1"}[accessor["componentType"]])
+        width = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}[accessor["type"]]
+        assert accessor["count"] == COUNT and view["byteOffset"] % 4 == 0
+        assert view["byteLength"] == COUNT * width * kind.itemsize
+        return np.frombuffer(body, kind, COUNT * width, view["byteOffset"]).reshape(COUNT, width)
+
+    def splats(name: str) -> np.ndarray:
+        return column(f"KHR_gaussian_splatting:{name}")
+
+    bounds = document["accessors"][primitive["attributes"]["POSITION"]]
+    assert bounds["min"] == column("POSITION").min(axis=0).tolist()
+    assert bounds["max"] == column("POSITION").max(axis=0).tolist()
+    x, y, z, w = splats("ROTATION").T
+    assert np.abs(x**2 + y**2 + z**2 + w**2 - 1).max() < 1e-6
+    colours = 0.5 + SH_DEGREE_0 * splats("SH_DEGREE_0_COEF_0")
+    points, shown = column("COLOR_0"), colours.clip(0, 1)
+    linear = np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
+    assert np.abs(points / 255 - np.concatenate((linear, splats("OPACITY")), axis=1)).max() <= 0.5001 / 255
+    names = [f"SH_DEGREE_{band}_COEF_{place}" for band in (1, 2, 3) for place in range(2 * band + 1)]
+    odd = [(-1) ** (band + place) for band in (1, 2, 3) for place in range(2 * band + 1)]
+    found = [
+        sign * splats(name)
+        for name, sign in zip(names, odd)
+        if f"KHR_gaussian_splatting:{name}" in primitive["attributes"]
+    ]
+    return Found(
+        means=column("POSITION") * (-1, -1, 1),
+        quats=np.stack((-z, -y, x, w), axis=1),
+        scales=splats("SCALE"),
+        opacities=splats("OPACITY")[:, 0],
+        colours=colours,
+        sh_rest=np.stack(found, axis=1) if found else np.zeros((COUNT, 0, 3)),
+    )
+
+
 def independently(path: Path, kind: str) -> Found:
     """Read a file with another library than the one that wrote it."""
     if kind in ("compressed-ply", "spz"):
         return by_gaussforge(path, FORMATS[kind].ending[1:])
     if kind == "splat":
         return by_the_description_of_splat(path)
+    if kind == "glb":
+        return by_the_description_of_glb(path)
     gsply = pytest.importorskip("gsply")
     if kind == "sog":
         pytest.importorskip("zstandard")
@@ -127,6 +182,7 @@ TOLERANCES = {
     "compressed-ply": Tolerance(5e-3, 3e-3, 0.02, 0.003, 0.01, 0.02),
     "splat": Tolerance(0, 0.02, 1e-6, 0.005, 0.005, 0),
     "spz": Tolerance(1e-6, 5e-3, 0.035, 0.003, 0.005, 0.005),
+    "glb": Tolerance(0, 1e-6, 1e-6, 1e-6, 1e-6, 0),
     "sog": Tolerance(5e-4, 0.02, 0.05, 0.006, 0.02, 0.05),
 }
 
@@ -201,6 +257,22 @@ def test_the_ply_is_inrias_byte_for_byte() -> None:
     }
     for name, values in first.items():
         assert np.array_equal(values, expected[name].numpy()), name
+
+
+@pytest.mark.parametrize("kind", ["ply", "glb"])
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+def test_plain_floats_come_back_as_they_were(kind: str, degree: int, tmp_path: Path) -> None:
+    """A .glb has scales and opacities where a .ply has their logarithms and logits; signs of rotations mean nothing."""
+    gaussians = some_gaussians(degree)
+    path = tmp_path / f"splat.{kind}"
+    path.write_bytes(FORMATS[kind].encode(gaussians))
+    back = read_splat(path).gaussians
+    for name in ("means", "sh_dc", "sh_rest"):
+        assert torch.equal(getattr(back, name), getattr(gaussians, name)), name
+    assert torch.allclose(back.log_scales, gaussians.log_scales, rtol=0, atol=1e-6)
+    assert torch.allclose(back.logit_opacities, gaussians.logit_opacities, rtol=1e-5, atol=1e-6)
+    turns = (back.quats * torch.nn.functional.normalize(gaussians.quats, dim=-1)).sum(dim=-1)
+    assert torch.allclose(turns.abs(), torch.ones(COUNT), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("reach", [1e-3, 50.0, 1e5])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Optional
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -16,11 +17,17 @@ from distilled_splat.ops.render import render
 from distilled_splat.runs.files import write_bytes
 from distilled_splat.splat.files import read_splat
 from distilled_splat.splat.formats import FORMATS, with_degree
-from distilled_splat.splat.frames import inverse, moved
+from distilled_splat.splat.frames import UPRIGHT, Move, inverse, moved
 from distilled_splat.splat.gaussians import Gaussians
 from distilled_splat.teachers.reading import Teacher, read_teacher
 
-FrameName = Literal["nerfstudio", "capture"]
+FrameName = Literal["upright", "nerfstudio", "capture"]
+FRAMES: dict[FrameName, str] = {
+    "upright": "nerfstudio's, turned so that y points down as viewers of splats expect (up in a .glb)",
+    "nerfstudio": "that of ns-export: z points up",
+    "capture": "that of the recorded poses, before nerfstudio moved them",
+}
+"""Frames of exported files, and what they are, for people."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +64,29 @@ def splat_of(config_path: Path) -> Teacher:
     return read_teacher(config_path)
 
 
-def into_frame(splat: Teacher, frame: FrameName) -> Gaussians:
-    """Return a run's Gaussians in nerfstudio's frame, in which it was trained, or in the capture's.
+def move_into(splat: Teacher, frame: FrameName) -> Move:
+    """Return the move from the run's frame, nerfstudio's, in which it was trained, to a frame of files.
 
     Raises:
         ValueError: if the run has not noted how its capture was moved and scaled.
     """
-    if frame == "nerfstudio":
-        return splat.gaussians
+    if frame != "capture":
+        return UPRIGHT if frame == "upright" else torch.eye(4)[:3], 1.0
     if splat.frame is None:
         raise ValueError(
             f"{splat.path} does not lie in a run folder with a dataparser_transforms.json, so the capture's frame is "
-            "not known: export with --frame nerfstudio."
+            "not known: export with --frame upright."
         )
-    return moved(splat.gaussians, *inverse(*splat.frame))
+    return inverse(*splat.frame)
+
+
+def into_frame(splat: Teacher, frame: FrameName) -> Gaussians:
+    """Return a run's Gaussians in a frame of files.
+
+    Raises:
+        ValueError: if the run has not noted how its capture was moved and scaled.
+    """
+    return splat.gaussians if frame == "nerfstudio" else moved(splat.gaussians, *move_into(splat, frame))
 
 
 def written(gaussians: Gaussians, kind: str, sh_degree: int, folder: Path, antialiased: bool) -> Exported:
@@ -107,10 +123,8 @@ def measure_of(
 
     def measured(file: Exported) -> Exported:
         found = read_splat(file.path)
-        gaussians = found.gaussians
-        if frame == "capture":
-            assert splat.frame is not None
-            gaussians = moved(gaussians, *splat.frame)
+        back = inverse(*move_into(splat, frame))
+        gaussians = found.gaussians if frame == "nerfstudio" else moved(found.gaussians, *back)
         psnr = psnr_of(gaussians, bool(found.antialiased))
         return replace(file, psnr=psnr, lost=best - psnr)
 
@@ -197,8 +211,8 @@ def export_within(
     return replace(best, path=path), fitting
 
 
-def print_files(files: list[Exported], console: Console) -> None:
-    """Print the files as one table."""
+def print_files(files: list[Exported], frame: FrameName, console: Console) -> None:
+    """Print the files as one table, and their frame below it."""
     table = Table("format", *("SH degree", "MB", "PSNR", "lost, dB"))
     for file in files:
         psnr = "" if file.psnr is None else f"{file.psnr:.2f}"
@@ -207,3 +221,4 @@ def print_files(files: list[Exported], console: Console) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     console.print(table)
+    console.print(f"The frame is {frame}: {FRAMES[frame]}.")

@@ -87,7 +87,7 @@ def read_transforms(path: Path, meta: dict[str, Any], rows: list[dict[str, Any]]
     if orientation is not None and orientation not in ORIENTATIONS:
         raise ValueError(f"`orientation_override` in {path} is {orientation!r:.40}: nerfstudio knows {ORIENTATIONS}.")
     kind = "transforms.json of nerfstudio" if has_focal else "transforms.json of Blender"
-    return Recording(kind, shots, back_to_capture(path, meta, shots), np.eye(4), orientation)
+    return Recording(kind, shots, back_to_capture(path, meta, shots), np.eye(4), orientation, z_up=not has_focal)
 
 
 def back_to_capture(path: Path, meta: dict[str, Any], shots: list[Shot]) -> np.ndarray:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from distilled_splat.ops.views import View
 from distilled_splat.shrink.recording import Orientation, Recording
+from distilled_splat.splat.frames import UPRIGHT
 
 SAME = 1e-5
 """Poses that differ less, relative to the distances between cameras, are the same."""
@@ -25,7 +26,7 @@ def readings_of(recording: Recording) -> dict[str, list[View]]:
         By name: `capture` is the world before nerfstudio or ns-process-data has moved anything (Inria's trainer
         trains COLMAP's cameras in it), `file` the world that ns-process-data saves (Brush trains in it),
         `centred` the world whose middle and unit the cameras give (OpenSplat's), `nerfstudio` the one that nerfstudio's
-        dataparser makes with its default options.
+        dataparser makes with its default options, `upright` what `distilled-splat export` turns that to.
     """
     saved, centres = recording.to_saved, places(recording, np.eye(4))
     worlds = {"capture": recording.to_capture, "file": saved}
@@ -35,7 +36,15 @@ def readings_of(recording: Recording) -> dict[str, list[View]]:
         worlds["centred"] = unit(centres - centres.mean(axis=0)) @ to_origin(centres.mean(axis=0))
         turned = turning(recording, recording.orientation) @ saved
         worlds["nerfstudio"] = unit(places(recording, turned)) @ turned
+        worlds["upright"] = upright(worlds["nerfstudio"])
+    elif recording.z_up:
+        worlds["upright"] = upright(saved)
     return distinct(recording, worlds)
+
+
+def upright(world: np.ndarray) -> np.ndarray:
+    """Turn what a similarity [4, 4] leads to, a world of which z points up, so that y points down."""
+    return np.vstack((UPRIGHT.double().numpy(), [0.0, 0.0, 0.0, 1.0])) @ world
 
 
 def distinct(recording: Recording, worlds: Mapping[str, np.ndarray]) -> dict[str, list[View]]:

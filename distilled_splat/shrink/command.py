@@ -11,7 +11,7 @@ import tyro
 
 @dataclass
 class Shrink:
-    """Refit a small splat to a big one, without its photos: to .ply, compressed .ply, .splat, .spz or .sog files."""
+    """Refit a small splat to a big one, without its photos: to .ply, compressed .ply, .splat, .spz, .sog or .glb."""
 
     splats: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """The splat to shrink: a file of any trainer (.ply, .spz, .splat, .ksplat, .sog, .glb, .pt), or a run folder. More

@@ -17,7 +17,7 @@ from distilled_splat.runs.record import read_record
 from distilled_splat.runs.whereabouts import Whereabouts
 from distilled_splat.runs.words import words_of
 from distilled_splat.shrink.camera_files import read_json
-from distilled_splat.shrink.camera_frames import distinct, moved, readings_of
+from distilled_splat.shrink.camera_frames import distinct, moved, readings_of, upright
 from distilled_splat.shrink.colmap_model import model_in, read_colmap
 from distilled_splat.shrink.recording import Recording, check_similarity
 from distilled_splat.teachers.reading import read_frame
@@ -111,8 +111,8 @@ def run_at(path: Path) -> Optional[Path]:
 def cameras_of_run(run: Path) -> GivenCameras:
     """Read the cameras of a nerfstudio run from its data, carried by what the run's dataparser_transforms.json notes.
 
-    That is exactly the world that ns-export writes, whatever options the dataparser had: `nerfstudio`. The world of
-    `distilled-splat export --frame capture` is there too: `capture`.
+    That is exactly the world that ns-export writes, whatever options the dataparser had: `nerfstudio`. The other worlds
+    that `distilled-splat export` writes are there too: `upright` and `capture`.
 
     Raises:
         ValueError: if the run names no data, they are gone, or the run has not noted how they were moved.
@@ -134,7 +134,8 @@ def cameras_of_run(run: Path) -> GivenCameras:
     to_run = np.eye(4)
     to_run[:3] = scale * transform.double().numpy()
     check_similarity(to_run, f"`transform` in {run / 'dataparser_transforms.json'}")
-    worlds = {"nerfstudio": to_run @ recording.to_capture, "capture": recording.to_capture}
+    there = to_run @ recording.to_capture
+    worlds = {"nerfstudio": there, "capture": recording.to_capture, "upright": upright(there)}
     return given(replace(recording, kind=f"nerfstudio run ({recording.kind})"), distinct(recording, worlds))
 
 

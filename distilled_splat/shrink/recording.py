@@ -47,6 +47,7 @@ class Recording:
         to_capture: from the world of the file into the capture's, a similarity [4, 4].
         to_saved: from the world of the file into the one that ns-process-data saves, a similarity [4, 4].
         orientation: how nerfstudio's dataparser turns the saved poses; None where trainers take them as they are.
+        z_up: whether z points up in the saved world where nothing turns it, as Blender's does.
     """
 
     kind: str
@@ -54,6 +55,7 @@ class Recording:
     to_capture: np.ndarray
     to_saved: np.ndarray
     orientation: Optional[Orientation] = "up"
+    z_up: bool = False
 
 
 def numbers(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:

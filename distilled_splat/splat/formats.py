@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 
 from distilled_splat.splat import spz
 from distilled_splat.splat.gaussians import Gaussians
+from distilled_splat.splat.gltf_writer import encode_glb
 
 SPZ_INTEGER_BITS = 23
 """Bits of a coordinate in a .spz beside its sign; how many lie behind the binary point is in the file's header."""
@@ -169,4 +170,7 @@ FORMATS = {
     "splat": Format(".splat", 0, "gaussforge", lambda gaussians: converted(encode_ply(gaussians), "ply", "splat")),
     "spz": Format(".spz", 3, "gsply", encode_spz, antialiased_spz),
     "sog": Format(".sog", 3, "gaussforge", lambda gaussians: converted(encode_ply(gaussians), "ply", "sog")),
+    "glb": Format(".glb", 3, None, encode_glb),
 }
+CHOSEN_FROM = tuple(kind for kind in FORMATS if kind != "glb")
+"""What is chosen from where only a size is given: a .glb holds what a .ply does, and fewer programs open it."""

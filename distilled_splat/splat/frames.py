@@ -13,6 +13,10 @@ from distilled_splat.splat.harmonics import harmonics_rotation
 
 RIGHT_UP_BACK = torch.tensor([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 0]])
 """Turns axes right, up and back to right, down and front, and the other way round, [3, 4]."""
+LEFT_UP_FRONT = torch.tensor([[-1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, 1, 0]])
+"""Turns axes left, up and front to right, down and front, and the other way round, [3, 4]; see `half_turned`."""
+UPRIGHT = torch.tensor([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0]])
+"""Turns nerfstudio's axes, of which z points up, to those of 3DGS, of which y points down, [3, 4]."""
 Move = tuple[Tensor, float]
 """A transform [3, 4] and a scale, as `moved` takes them."""
 
@@ -64,6 +68,22 @@ def moved(gaussians: Gaussians, transform: Tensor, scale: float) -> Gaussians:
         quats=gaussians.quats @ quaternion_matrix(rotation).T.to(device),
         log_scales=gaussians.log_scales + torch.log(torch.tensor(scale * stretch, dtype=torch.float64)).float().item(),
         sh_rest=turned[:, 1:],
+    )
+
+
+def half_turned(gaussians: Gaussians) -> Gaussians:
+    """Turn Gaussians half about z without rounding: only signs change, and twice is not at all.
+
+    A harmonic of order m has m waves around z, so half a turn is its negative where m is odd.
+    """
+    orders = [order for band in range(1, gaussians.sh_degree + 1) for order in range(-band, band + 1)]
+    signs = torch.tensor([(-1.0) ** order for order in orders], device=gaussians.means.device)
+    w, x, y, z = gaussians.quats.unbind(-1)
+    return replace(
+        gaussians,
+        means=gaussians.means * gaussians.means.new_tensor([-1, -1, 1]),
+        quats=torch.stack((-z, -y, x, w), dim=-1),
+        sh_rest=gaussians.sh_rest * signs[:, None],
     )
 
 

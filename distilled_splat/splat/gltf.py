@@ -1,4 +1,7 @@
-"""Read splats of a .glb: glTF's extension KHR_gaussian_splatting, its attributes as plain accessors."""
+"""Read splats of a .glb: glTF's extension KHR_gaussian_splatting, its attributes as plain accessors.
+
+In glTF y points up, and down in a .ply: what is read is turned half about z, as splat-transform turns what it writes.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from nerfstudio.cameras.camera_utils import quaternion_matrix
 from torch import Tensor
 
 from distilled_splat.runs.words import type_and_words, words_of
-from distilled_splat.splat.frames import moved
+from distilled_splat.splat.frames import LEFT_UP_FRONT, half_turned, moved
 from distilled_splat.splat.gaussians import Gaussians
 from distilled_splat.splat.inflation import budget_of
 from distilled_splat.splat.splat_file import SplatFile, gaussians_of, log, logit
@@ -29,10 +32,12 @@ DEEPEST_NODE = 32
 KINDS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}
 HIGHEST_DEGREE = 3
+OTHER_AXES = {"rdf": LEFT_UP_FRONT, "rub": torch.tensor([[-1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, 0]])}
+"""What undoes the half turn for a file whose axes are those of a .ply, or right, up and back; see `SplatFile`."""
 
 
 def read_glb(path: Path) -> SplatFile:
-    """Read the splats of a .glb, each where its node puts it.
+    """Read the splats of a .glb, each where its node puts it, with the axes of a .ply.
 
     Raises:
         ValueError: if it holds none, is damaged, or compresses them by another extension.
@@ -47,7 +52,7 @@ def read_glb(path: Path) -> SplatFile:
         raise ValueError(f"{path} cannot be read as a .glb ({words_of(error)}): convert it to a plain .ply.") from error
     if not parts:
         raise ValueError(f"{path} is a .glb, but holds no Gaussians: no mesh has {EXTENSION}.")
-    return SplatFile(path, together(parts), "glb", EXTENSION, right_up_back=True)
+    return SplatFile(path, half_turned(together(parts)), "glb", EXTENSION, other_axes=OTHER_AXES)
 
 
 def chunks_of(path: Path) -> tuple[dict[str, Any], bytes]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from distilled_splat.splat.gaussians import SH_DEGREE_0, Gaussians
 
@@ -27,8 +29,8 @@ class SplatFile:
         format: its name, such as ply or spz.
         version: of the format, empty where it has none.
         antialiased: whether it is to be rendered with the antialiased rasterizer; None where the file does not say.
-        right_up_back: whether the format's document names these axes for x, y and z, where a .ply of the same splat has
-            right, down and front; files keep to it or do not.
+        other_axes: what files of this format also have for x, y and z, by name: the transform [3, 4] that turns what
+            was read to what it is then.
     """
 
     path: Path
@@ -36,7 +38,7 @@ class SplatFile:
     format: str
     version: str = ""
     antialiased: Optional[bool] = None
-    right_up_back: bool = False
+    other_axes: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def gaussians_of(
@@ -89,10 +91,10 @@ def whole(file: SplatFile) -> SplatFile:
         logit_opacities=torch.where(opacities.isinf(), LARGEST_LOGIT * opacities.sign(), opacities),
         log_scales=torch.where(scales == -torch.inf, SMALLEST_LOG_SCALE, scales),
     )
-    for field in fields(gaussians):
-        if not bool(torch.isfinite(getattr(gaussians, field.name)).all()):
+    for tensor in fields(gaussians):
+        if not bool(torch.isfinite(getattr(gaussians, tensor.name)).all()):
             raise ValueError(
-                f"{file.path}: {field.name} holds NaN or infinite values: its training diverged, or the file is "
+                f"{file.path}: {tensor.name} holds NaN or infinite values: its training diverged, or the file is "
                 "damaged. Export it again, or give another."
             )
     return replace(file, gaussians=gaussians)

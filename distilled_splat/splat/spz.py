@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from distilled_splat.splat.compressed import with_largest
+from distilled_splat.splat.frames import RIGHT_UP_BACK
 from distilled_splat.splat.inflation import budget_of, gunzipped, unzstd
 from distilled_splat.splat.splat_file import SplatFile, gaussians_of, logit
 
@@ -149,7 +150,7 @@ def decoded(path: Path, header: Header, sections: list[memoryview]) -> SplatFile
         (rest.astype(np.float64) - 128) / 128,
     )
     antialiased = bool(header.flags & ANTIALIASED)
-    return SplatFile(path, gaussians, "spz", f"{header.version}", antialiased, right_up_back=True)
+    return SplatFile(path, gaussians, "spz", f"{header.version}", antialiased, other_axes={"rub": RIGHT_UP_BACK})
 
 
 def packed_quaternions(packed: np.ndarray) -> np.ndarray:

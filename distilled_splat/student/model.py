@@ -37,8 +37,9 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     and a dropout teacher are trained first."""
     teacher_frame: TeacherFrame = "auto"
     """Frame of teachers that are exported files: that of nerfstudio's runs (ns-export writes it), that of the capture's
-    own poses (most other trainers), that of the matrices in transforms.json (trainers that read it), each also with
-    axes right, up, back (rub; some .spz), or whichever renders most like the photos."""
+    own poses (most other trainers), that of the matrices in transforms.json (trainers that read it), that of
+    distilled-splat export (upright), each also with axes right, up, back (rub; some .spz) or right, down, front (rdf;
+    some .glb), or whichever renders most like the photos."""
     keep_fraction: float = 0.12
     """Size of the student, as a fraction of the standard teacher's Gaussians."""
     num_gaussians: Optional[int] = None

@@ -14,6 +14,7 @@ from viser.transforms import SO3
 from distilled_splat.runs.files import write_bytes
 from distilled_splat.runs.words import words_of
 from distilled_splat.splat.formats import encode_ply
+from distilled_splat.splat.frames import UPRIGHT, moved
 from distilled_splat.splat.gaussians import Gaussians
 
 FRUSTUMS_AHEAD = 2.0
@@ -117,13 +118,13 @@ class StudentControls:
         self.panel.show("PSNR", f"{mean:.2f} dB on {photos} at step {step}")
 
     def export(self, gaussians: Gaussians) -> Optional[Path]:
-        """Write the student as it is into its run's folder, and say where."""
+        """Write the student as it is into its run's folder, in the frame of `distilled-splat export`, and say where."""
         if self.connection.run is None:
             return None
         step = self.connection.step()
         name = "student.ply" if step is None else f"student-{step:09d}.ply"
         path = self.connection.run / "export" / name
-        content = encode_ply(gaussians)
+        content = encode_ply(moved(gaussians, UPRIGHT, 1.0))
         try:
             write_bytes(path, content)
         except OSError as error:

@@ -16,12 +16,16 @@ from distilled_splat.ops.losses import psnr
 from distilled_splat.ops.render import render
 from distilled_splat.ops.views import view_of
 from distilled_splat.runs.fingerprints import scene_fingerprint
-from distilled_splat.splat.frames import RIGHT_UP_BACK, DataFrame, moved
+from distilled_splat.splat.frames import RIGHT_UP_BACK, UPRIGHT, DataFrame, inverse, moved
 from distilled_splat.teachers.reading import Teacher
 from distilled_splat.training.data_frame import DATA_FRAME
 
-TeacherFrame = Literal["auto", "nerfstudio", "capture", "file", "nerfstudio-rub", "capture-rub", "file-rub"]
-RIGHT_UP_BACK_MARK = "-rub"
+TeacherFrame = Literal[
+    "auto", "nerfstudio", "capture", "file", "upright", "nerfstudio-rub", "capture-rub", "file-rub", "upright-rub",
+    "nerfstudio-rdf", "capture-rdf", "file-rdf", "upright-rdf",
+]  # fmt: skip
+NAMED_AXES = {"rub": RIGHT_UP_BACK, "rdf": torch.eye(4)[:3]}
+"""What turns axes to right, down and front."""
 PHOTOS_TO_TRY = 8
 FRAME_TOLERANCE = 1e-3
 """Two dataparser transforms or scales closer than this, relative to 1, are the same frame."""
@@ -52,25 +56,28 @@ def in_frame(teacher: Teacher, frame: TeacherFrame, data: DataFrame) -> Teacher:
     Args:
         teacher: what was read; a run is in the data's frame already.
         frame: the exported file's frame: `nerfstudio` is the data's (ns-export writes it), `capture` that of the poses
-            as they were recorded, `file` that of the matrices in transforms.json; with `-rub` its axes are right, up
-            and back, as the document of .spz has them, where those of the frame itself are right, down and front.
+            as they were recorded, `file` that of the matrices in transforms.json, and `upright` the data's turned so
+            that y points down, as `distilled-splat export` writes it; with `-rub` its axes are right, up and back, as
+            the document of .spz has them, with `-rdf` right, down and front, as a .ply has them but no .glb should.
         data: how the data's frame lies to the others.
     """
     assert frame != "auto" or not teacher.is_export
     if not teacher.is_export or frame == "nerfstudio":
         return teacher
-    gaussians, world = teacher.gaussians, frame.removesuffix(RIGHT_UP_BACK_MARK)
-    if world != frame:
-        gaussians = moved(gaussians, RIGHT_UP_BACK, 1.0)
-    if world != "nerfstudio":
-        gaussians = moved(gaussians, *(data.file if world == "file" else data.capture))
+    world, _, axes = frame.partition("-")
+    worlds = {"capture": data.capture, "file": data.file, "upright": inverse(UPRIGHT, 1.0)}
+    gaussians = teacher.gaussians
+    if axes:
+        gaussians = moved(gaussians, teacher.other_axes.get(axes, NAMED_AXES[axes]), 1.0)
+    if world in worlds:
+        gaussians = moved(gaussians, *worlds[world])
     return replace(teacher, gaussians=gaussians)
 
 
 def readings_of(teacher: Teacher, data: DataFrame) -> tuple[TeacherFrame, ...]:
     """Return the frames that an exported file may be in."""
-    marks = ("", RIGHT_UP_BACK_MARK) if teacher.right_up_back else ("",)
-    return tuple(cast(TeacherFrame, world + mark) for mark in marks for world in data.worlds)
+    marks = ("", *(f"-{axes}" for axes in teacher.other_axes))
+    return tuple(cast(TeacherFrame, world + mark) for mark in marks for world in (*data.worlds, "upright"))
 
 
 def frame_of(teacher: Teacher, datamanager: Any, least_psnr: float, device: torch.device) -> tuple[TeacherFrame, float]:

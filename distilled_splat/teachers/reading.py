@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Optional
 
@@ -36,7 +37,7 @@ class Teacher:
         antialiased: whether it was trained with the antialiased rasterizer, and is to be rendered so.
         frame: the run's dataparser transform [3, 4] and scale, or None where the run tells nothing.
         record: our record of the run, empty for other trainers.
-        right_up_back: whether an exported file's axes may be those (see `SplatFile`).
+        other_axes: of an exported file (see `SplatFile`).
     """
 
     path: Path
@@ -44,7 +45,7 @@ class Teacher:
     antialiased: bool
     frame: Optional[tuple[Tensor, float]]
     record: dict[str, Any]
-    right_up_back: bool = False
+    other_axes: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def variant(self) -> str:
@@ -127,7 +128,7 @@ def read_export(path: Path) -> Teacher:
         antialiased=bool(found.antialiased),
         frame=None,
         record={},
-        right_up_back=found.right_up_back,
+        other_axes=found.other_axes,
     )
 
 
@@ -152,10 +153,10 @@ def check_values(teacher: Teacher) -> None:
     """
     if len(teacher.gaussians) == 0:
         raise ValueError(f"{teacher.path} holds a splat of zero Gaussians: there is nothing to learn from it.")
-    for field in fields(teacher.gaussians):
-        if not bool(torch.isfinite(getattr(teacher.gaussians, field.name)).all()):
+    for tensor in fields(teacher.gaussians):
+        if not bool(torch.isfinite(getattr(teacher.gaussians, tensor.name)).all()):
             raise ValueError(
-                f"{teacher.path}: {field.name} holds NaN or infinite values: the training of this teacher diverged."
+                f"{teacher.path}: {tensor.name} holds NaN or infinite values: the training of this teacher diverged."
             )
 
 

@@ -109,8 +109,9 @@ def test_a_student_is_compared_with_its_teachers(student: Run) -> None:
 
 
 def test_a_student_is_exported_and_measured(tmp_path: Path, student: Run) -> None:
-    files = export(student.config_path, tmp_path / "ours", ("ply",), 3, "nerfstudio", measure=True)
-    assert files[0].lost == pytest.approx(0, abs=1e-3)
+    for frame in ("upright", "nerfstudio"):
+        files = export(student.config_path, tmp_path / "ours", ("ply", "glb"), 3, frame, measure=True)
+        assert [file.lost for file in files] == pytest.approx([0, 0], abs=1e-3)
     ExportGaussianSplat(load_config=student.config_path, output_dir=tmp_path / "theirs").main()
     ours, theirs = read_splat(files[0].path).gaussians, read_splat(tmp_path / "theirs" / "splat.ply").gaussians
     assert len(ours) == len(theirs) == student.counts[-1]
