@@ -107,6 +107,32 @@ class Export:
 
 
 @dataclass
+class Lod:
+    """Write levels of detail of splats of one scene as PlayCanvas' streamed SOG, each chunk with its measured error."""
+
+    splats: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Splats of one scene at several sizes: run folders or config.yml, or exported files, all in one frame."""
+    output: Path = Path("lod")
+    """Folder to write lod-meta.json and the chunks into; it must be new or empty."""
+    chunk_gaussians: int = 65536
+    """Gaussians of the largest splat in a chunk at most: that many are loaded and exchanged as one."""
+    frame: Literal["upright", "nerfstudio", "capture"] = "upright"
+    """World of runs, as of `export`; files are taken as they are."""
+
+    def run(self) -> None:
+        """Write the levels and print their table."""
+        from rich.console import Console
+
+        from distilled_splat.evaluation.lod import print_levels, write_levels
+        from distilled_splat.splat.streamed_sog import LOD_META
+
+        console = Console(soft_wrap=True, highlight=False)
+        paths = tuple(path.expanduser() for path in self.splats)
+        print_levels(write_levels(paths, self.output, self.chunk_gaussians, self.frame), console)
+        console.print(f"{self.output / LOD_META}")
+
+
+@dataclass
 class Info:
     """Say what files of splats hold, in any format that is read: size, extent, opacities, antialiasing."""
 
@@ -187,6 +213,7 @@ Command = Union[
     Annotated[Shrink, tyro.conf.subcommand("shrink")],
     Annotated[Compare, tyro.conf.subcommand("compare")],
     Annotated[Export, tyro.conf.subcommand("export")],
+    Annotated[Lod, tyro.conf.subcommand("lod")],
     Annotated[Info, tyro.conf.subcommand("info")],
     Annotated[Report, tyro.conf.subcommand("report")],
     Annotated[Sweep, tyro.conf.subcommand("sweep")],

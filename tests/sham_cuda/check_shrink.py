@@ -13,6 +13,7 @@ from PIL import Image
 from rich.console import Console
 from solids import moved_to, solid
 
+from distilled_splat.evaluation.lod import account_for
 from distilled_splat.ops.views import View
 from distilled_splat.shrink.camera_choice import choose_reading
 from distilled_splat.shrink.capture import write_capture
@@ -20,6 +21,7 @@ from distilled_splat.shrink.given_cameras import read_cameras
 from distilled_splat.shrink.measure import compared, pictures
 from distilled_splat.shrink.preview import write_preview
 from distilled_splat.shrink.shrinking import Shrinking, invented_views
+from distilled_splat.splat.chunks import chunks_of, cut
 from distilled_splat.splat.formats import FORMATS
 from distilled_splat.teachers.ensemble import TeacherEnsemble
 from distilled_splat.teachers.reading import Teacher
@@ -59,3 +61,17 @@ def test_views_their_renders_and_the_measure_are_those_of_the_cpu(tmp_path: Path
     (tmp_path / "transforms.json").write_text(json.dumps(frames))
     name, views = choose_reading(read_cameras(tmp_path / "transforms.json"), job.here, job.device)
     assert len(views) == len(frames["frames"]) and name
+
+
+def test_levels_of_detail_and_files_are_those_of_the_cpu(tmp_path: Path) -> None:
+    ball = solid(600)
+    levels = [ball, ball[torch.arange(150)]]
+    chunks = list(chunks_of(cut(levels, 200)))
+    accounts, errors = account_for([level.to("cuda") for level in levels], chunks)
+    expected, same_errors = account_for(levels, chunks)
+    assert errors == pytest.approx(same_errors, rel=1e-3) and len(accounts) == len(expected) == 8
+    for account, other in zip(accounts, expected):
+        assert account.errors == pytest.approx(other.errors, rel=1e-2)
+        assert (*account.low, *account.high) == pytest.approx((*other.low, *other.high), abs=1e-5)
+    for kind in ("ply", "glb"):
+        assert FORMATS[kind].encode(ball.to("cuda")) == FORMATS[kind].encode(ball)

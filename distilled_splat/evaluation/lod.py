@@ -1,0 +1,196 @@
+"""Levels of detail of students of several sizes: how far each is from the largest, chunk by chunk, and the files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from distilled_splat.evaluation.export import FrameName, into_frame
+from distilled_splat.ops.quaternions import normalized_quat_to_rotmat
+from distilled_splat.ops.render import render
+from distilled_splat.ops.views import View
+from distilled_splat.splat.chunks import Chunk, chunks_of, cut
+from distilled_splat.splat.formats import FORMATS, check_library
+from distilled_splat.splat.gaussians import Gaussians
+from distilled_splat.splat.streamed_sog import Account, alike, write_streamed_sog
+from distilled_splat.teachers.reading import Teacher, read_teacher
+
+DISTANCE = 4.0
+"""Of the cameras from a chunk's middle, in radii of the sphere around it."""
+SMALLEST, LARGEST = 32, 256
+"""Pixels across a chunk's pictures: as many as the root of its Gaussians, and within these."""
+ANOTHER_SCENE = 1.0
+"""A level whose error is not below that of a black picture shows something else."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of detail, as it was written.
+
+    Attributes:
+        path: what it was read from.
+        gaussians: how many.
+        chunks: how many it has.
+        megabytes: of its files, in 10^6 bytes.
+        error: sum of the squared differences from the largest level, over that of the largest level's squares.
+    """
+
+    path: Path
+    gaussians: int
+    chunks: int
+    megabytes: float
+    error: float
+
+
+def write_levels(paths: Sequence[Path], folder: Path, most: int, frame: FrameName) -> list[Level]:
+    """Write a streamed SOG of splats of one scene, from the largest to the smallest.
+
+    Args:
+        paths: run folders or exported files. Files must be in one frame; runs are brought into `frame`.
+        folder: where to write; there must be nothing yet.
+        most: Gaussians of the largest splat in a chunk.
+        frame: of runs, as `export` takes it.
+
+    Raises:
+        ValueError: if a splat cannot be read, two are of one size, one shows another scene, or the folder is not empty.
+    """
+    check_library(FORMATS["sog"])
+    if len(paths) < 2 or most < 1:
+        raise ValueError("Levels of detail take at least two splats, and chunks of at least one Gaussian.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is there already: give a folder that is new or empty, nothing is written over.")
+    read = sorted((read_teacher(path) for path in paths), key=lambda splat: -len(splat.gaussians))
+    for larger, smaller in pairwise(read):
+        if len(larger.gaussians) == len(smaller.gaussians):
+            raise ValueError(f"{larger.path} and {smaller.path} have as many Gaussians: give splats of several sizes.")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    levels = alike([in_file_frame(splat, frame).detach().to("cpu") for splat in read])
+    tree = cut(levels, most)
+    accounts, errors = account_for([level.to(device) for level in levels], list(chunks_of(tree)))
+    for splat, error in zip(read, errors):
+        if not error < ANOTHER_SCENE:  # not: NaN is not below
+            raise ValueError(
+                f"{splat.path} does not show what {read[0].path} shows: its pictures differ by {error:.2f} of these. "
+                "Give splats of one scene, all in one frame."
+            )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        sizes = write_streamed_sog(scratch, levels, tree, accounts)
+        if folder.exists():
+            folder.rmdir()
+        scratch.replace(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return [
+        Level(splat.path, len(level), chunks, size / 1e6, error)
+        for splat, level, (chunks, size), error in zip(read, levels, sizes, errors)
+    ]
+
+
+def in_file_frame(splat: Teacher, frame: FrameName) -> Gaussians:
+    """Return a run's Gaussians in a frame of files, and a file's as they are."""
+    return splat.gaussians if splat.is_export else into_frame(splat, frame)
+
+
+def account_for(levels: Sequence[Gaussians], chunks: Sequence[Chunk]) -> tuple[list[Account], list[float]]:
+    """Measure every level of every chunk against the first level.
+
+    A chunk's levels are pictured alone from six sides. A level's error is the sum of the squared differences of colours
+    and opacities from the first level's, over the sum of that level's squares. As PlayCanvas wants it, a level has no
+    less error than a finer one, and one without Gaussians counts as black.
+
+    Returns:
+        An account of each chunk, and the errors of whole levels.
+    """
+    accounts, wholes = [], torch.zeros(len(levels) + 1, dtype=torch.float64)
+    for chunk in track(chunks, "Measuring", transient=True):
+        parts = [level[members.to(level.means.device)] for level, members in zip(levels, chunk.members)]
+        boxes = [box_of(part) for part in parts if len(part) > 0]
+        low = torch.stack([box[0] for box in boxes]).amin(dim=0)
+        high = torch.stack([box[1] for box in boxes]).amax(dim=0)
+        *differences, squares = sums_of(parts, low, high)
+        wholes += torch.tensor([*differences, squares])
+        errors = torch.tensor([ratio(difference, squares) for difference in differences]).cummax(dim=0).values
+        accounts.append(Account(low.tolist(), high.tolist(), errors.tolist()))
+    *differences, squares = wholes.tolist()
+    return accounts, [ratio(difference, squares) for difference in differences]
+
+
+def ratio(difference: float, squares: float) -> float:
+    """Return an error; what differs from nothing is wholly wrong."""
+    return difference / squares if squares > 0 else float(difference > 0)
+
+
+def box_of(gaussians: Gaussians) -> tuple[Tensor, Tensor]:
+    """Return the least and the greatest corner [3] of a box around ellipsoids of one standard deviation."""
+    turns = normalized_quat_to_rotmat(normalize(gaussians.quats, dim=-1))
+    reach = (turns * gaussians.log_scales.exp()[:, None, :]).norm(dim=-1)
+    return (gaussians.means - reach).amin(dim=0), (gaussians.means + reach).amax(dim=0)
+
+
+def sums_of(parts: Sequence[Gaussians], low: Tensor, high: Tensor) -> list[float]:
+    """Sum the squares by which a chunk's levels differ from the first in pictures, and at the end the first's."""
+    centre, radius = (low + high) / 2, float((high - low).norm()) / 2
+    size = int(min(max(len(parts[0]) ** 0.5, SMALLEST), LARGEST))
+    views = views_around(size, low.device)
+    pictures = [pictured(in_unit(part, centre, radius), views) for part in parts]
+    sums = [(picture - pictures[0]).square().sum() for picture in pictures] + [pictures[0].square().sum()]
+    return torch.stack(sums).double().tolist()
+
+
+def in_unit(gaussians: Gaussians, centre: Tensor, radius: float) -> Gaussians:
+    """Shift and scale Gaussians so that what was a sphere is the unit sphere."""
+    radius = max(radius, 1e-12)
+    return replace(
+        gaussians,
+        means=(gaussians.means - centre) / radius,
+        log_scales=gaussians.log_scales - torch.tensor(radius).log().item(),
+    )
+
+
+def pictured(gaussians: Gaussians, views: Sequence[View]) -> Tensor:
+    """Return colours and opacities in front of black from all views, [V, H, W, 4]; of nothing they are zero."""
+    if len(gaussians) == 0:
+        return gaussians.means.new_zeros(len(views), views[0].height, views[0].width, 4)
+    with torch.no_grad():
+        rendered = [render(gaussians, view) for view in views]
+    return torch.stack([torch.cat((each.color.clamp(0, 1), each.alpha), dim=-1) for each in rendered])
+
+
+def views_around(size: int, device: torch.device) -> list[View]:
+    """Return cameras that look at the unit sphere from six sides, and see it whole in square pictures."""
+    focal = size / 2 * (DISTANCE**2 - 1) ** 0.5
+    K = torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]], device=device)
+    views = []
+    for axis in torch.eye(3, device=device):
+        for forward in (axis, -axis):
+            right = axis.roll(1)
+            viewmat = torch.eye(4, device=device)
+            viewmat[:3, :3] = torch.stack((right, torch.linalg.cross(forward, right), forward))
+            viewmat[2, 3] = DISTANCE
+            views.append(View(viewmat, K, size, size))
+    return views
+
+
+def print_levels(levels: Sequence[Level], console: Console) -> None:
+    """Print the levels as one table."""
+    table = Table("level", "Gaussians", "chunks", "MB", "error", "of")
+    for number, level in enumerate(levels):
+        error = "" if number == 0 else f"{level.error:.4f}"
+        row = (f"{number}", f"{level.gaussians}", f"{level.chunks}", f"{level.megabytes:.3f}", error)
+        table.add_row(*row, f"{level.path}")
+    for column in table.columns[:-1]:
+        column.justify = "right"
+    console.print(table)
