@@ -33,8 +33,8 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     _target: type = field(default_factory=lambda: DistilledModel)
     teachers: tuple[Path, ...] = ()
     """Trained teachers: run folders, config.yml or .ckpt files of splatfacto or of splatfacto-teacher, and exported
-    files of any trainer (.ply, .spz, .splat, .ksplat, .sog, .glb, gsplat's .pt). Without any, a standard, a perturbed
-    and a dropout teacher are trained first."""
+    files of any trainer (.ply, .spz, .splat, .ksplat, .sog, .glb, gsplat's .pt). Without any, those of
+    --teacher-kinds are trained first."""
     teacher_frame: TeacherFrame = "auto"
     """Frame of teachers that are exported files: that of nerfstudio's runs (ns-export writes it), that of the capture's
     own poses (most other trainers), that of the matrices in transforms.json (trainers that read it), each also with

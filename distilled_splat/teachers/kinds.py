@@ -13,7 +13,8 @@ from distilled_splat.ops.quaternions import normalized_quat_to_rotmat, quaternio
 from distilled_splat.splat.gaussians import Gaussians
 from distilled_splat.training.model import PortableSplatfactoModel, PortableSplatfactoModelConfig
 
-VARIANTS = ("standard", "perturbed", "dropout")
+Variant = Literal["standard", "perturbed", "dropout"]
+VARIANTS: tuple[Variant, ...] = ("standard", "perturbed", "dropout")
 
 
 @dataclass
@@ -21,7 +22,7 @@ class TeacherModelConfig(PortableSplatfactoModelConfig):
     """A teacher of one of the three kinds."""
 
     _target: type = field(default_factory=lambda: TeacherModel)
-    variant: Literal["standard", "perturbed", "dropout"] = "standard"
+    variant: Variant = "standard"
     """Kind of teacher: plain splatfacto, noise on the Gaussians that move most, or random Gaussians left out."""
     perturb_start: int = 500
     """perturbed: step of the first noise."""
