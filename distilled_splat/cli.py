@@ -1,6 +1,7 @@
 """The `distilled-splat` command: its subcommands and nothing else."""
 
 import os
+import sys
 
 # before torch is imported: idle OpenMP threads would otherwise spin and take the cores from the rasterizer
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -11,6 +12,7 @@ from typing import Annotated, Literal, Optional, Union
 
 import tyro
 
+from distilled_splat import __version__
 from distilled_splat.benchmarks.step import StepBench
 from distilled_splat.doctor.command import Doctor
 from distilled_splat.shrink.bench import ShrinkBench
@@ -192,9 +194,17 @@ Command = Union[
 ]
 
 
+PURPOSE = """Make small Gaussian splats as good as big ones: shrink a splat without its photos, export and compare students.
+
+To train a small splat from photos: ns-train distilled-splatfacto --data my-capture"""
+
+
 def main() -> None:
     """Run the subcommand that the command line names; a refusal is one sentence, not a traceback."""
-    command = tyro.cli(Command, prog="distilled-splat", description=__doc__)  # type: ignore[arg-type]
+    if sys.argv[1:] == ["--version"]:
+        print(f"distilled-splat {__version__}")
+        return
+    command = tyro.cli(Command, prog="distilled-splat", description=PURPOSE)  # type: ignore[arg-type]
     try:
         command.run()
     except ValueError as error:

@@ -15,7 +15,8 @@ HELD_OUT_EVERY = 8
 def thinned(scene: Path, every: int, folder: Path) -> Path:
     """Write a capture that has every n-th photo of another to train on, and the same photos held out.
 
-    All frames stay listed in nerfstudio's format, so that the poses' frame is that of the whole capture. Photos are links.
+    All frames stay listed in nerfstudio's format, so that the poses' frame is that of the whole capture. Photos are
+    links.
 
     Args:
         scene: folder in nerfstudio's format, of which every 8th photo is held out, or in blender's.
