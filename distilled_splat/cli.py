@@ -194,7 +194,7 @@ Command = Union[
 ]
 
 
-PURPOSE = """Make small Gaussian splats as good as big ones: shrink a splat without its photos, export and compare students.
+PURPOSE = """Make small Gaussian splats as good as big ones: shrink a splat without its photos, export, compare.
 
 To train a small splat from photos: ns-train distilled-splatfacto --data my-capture"""
 
