@@ -73,8 +73,8 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     """What the histograms count: what Gaussians cover (opacity times area), or (the paper) their centres."""
     structure_resolutions: tuple[int, ...] = (16, 32, 64)
     """Voxels of each histogram along each axis; 128 in the paper."""
-    structure_every: int = 10
-    """Steps between two applications of the structural loss (not scaled with the run); 0 switches it off."""
+    structure_every: int = 100
+    """Steps between two applications of the loss between histograms; 500 in the paper; 0 switches it off."""
     prune_start: int = 0
     """Step of the first pruning."""
     prune_stop: int = 6000
@@ -100,6 +100,7 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
         *PortableSplatfactoModelConfig.step_fields,
         "prune_start",
         "prune_stop",
+        "structure_every",
     )
 
     def lr_powers(self) -> dict[str, float]:
