@@ -122,7 +122,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     ),
     "no held-out photos named": (
         lambda capture: edit(capture, lambda meta: meta.update(train_filenames=names(meta))),
-        ("none that are held out", "test_filenames"),
+        ("no held-out photos", "test_filenames"),
     ),
     "no transforms": (lambda capture: (capture / "transforms.json").unlink(), ("cannot be read",)),
     "transforms are no JSON": (lambda capture: (capture / "transforms.json").write_text("{"), ("cannot be read",)),
