@@ -88,8 +88,8 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     prune_sampling: bool = False
     """Draw the Gaussians to keep with probability proportional to importance, instead of taking the most important."""
     label_cache_megabytes: float = 4096
-    """Largest cache of pseudo labels (8 bytes a pixel and photo), at most half of the memory that the rest leaves free.
-    Views that do not fit are rendered again in each step."""
+    """Largest cache of pseudo labels in megabytes (8 bytes a pixel and photo); at most half of the memory that the rest
+    leaves free. Views that do not fit are rendered again in each step."""
     lr_boost: float = 0.3
     """In a run of n < schedule-length steps, multiply all learning rates of the student by (schedule-length / n) to
     this power, on top of the teachers' factors: twice as high in a tenth of the steps."""
