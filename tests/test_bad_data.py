@@ -86,7 +86,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "a photo is empty": (lambda capture: photo(capture).write_bytes(b""), ("0002.png cannot be opened",)),
     "a photo has another size": (
         lambda capture: redraw(capture, (63, 48)),
-        ("0002.png has 63 x 48 pixels, and its camera says 64 x 48",),
+        ("0002.png has 63 x 48 pixels, but its camera says 64 x 48",),
     ),
     "a photo has a palette": (lambda capture: redraw(capture, mode="P"), ("0002.png is stored as P", "convert it")),
     "a photo has one bit": (lambda capture: redraw(capture, mode="1"), ("0002.png is stored as 1",)),
