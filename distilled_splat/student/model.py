@@ -33,8 +33,8 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     _target: type = field(default_factory=lambda: DistilledModel)
     teachers: tuple[Path, ...] = ()
     """Trained teachers: run folders, config.yml or .ckpt files of splatfacto or of splatfacto-teacher, and exported
-    files of any trainer (.ply, .spz, .splat, .ksplat, .sog, .glb, gsplat's .pt). By default those of --teacher-kinds are
-    trained first."""
+    files of any trainer (.ply, .spz, .splat, .ksplat, .sog, .glb, gsplat's .pt). By default those of --teacher-kinds
+    are trained first."""
     teacher_frame: TeacherFrame = "auto"
     """Coordinate frame of teachers that are exported files. nerfstudio: the frame of nerfstudio's runs, which ns-export
     writes. capture: the frame of the original poses (most other trainers). file: the frame of the matrices in
