@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Optional
@@ -56,9 +56,14 @@ def write_report(
     return write_report_of(open_run(config_path, data, teachers), controls, output)
 
 
-def write_report_of(run: FinishedRun, controls: Sequence[dict[str, Any]] = (), output: Optional[Path] = None) -> Path:
-    """Write the report of a run that is open; see `write_report`."""
-    comparison = compare_run(run, pictured=PICTURED_VIEWS)
+def write_report_of(
+    run: FinishedRun,
+    controls: Sequence[dict[str, Any]] = (),
+    output: Optional[Path] = None,
+    lpips_of: Optional[Collection[str]] = None,
+) -> Path:
+    """Write the report of a run that is open; see `write_report` and `compare`."""
+    comparison = compare_run(run, PICTURED_VIEWS, lpips_of)
     scene = Path(str(run.config.data or run.datamanager.config.data or run.folder.parents[1])).name
     controls = [row for row in controls if row["scene"] == scene]
     rows = [(row.name, row.gaussians, row.megabytes, row.psnr, row.ssim, row.seconds) for row in comparison.rows]
@@ -87,7 +92,10 @@ def write_report_of(run: FinishedRun, controls: Sequence[dict[str, Any]] = (), o
 
 
 def report_of_trainer(trainer: Any) -> Path:
-    """Write the report of a training that has just come to its end, with the model that is there."""
+    """Write the report of a training that has just come to its end, with the model that is there.
+
+    Without LPIPS, which on a CPU takes a second and a half a picture: `distilled-splat report` measures it.
+    """
     trainer.flush_logs()  # the curves are read from them
     pipeline = trainer.pipeline
     record = {**read_record(trainer.base_dir), "seconds": trainer.seconds_trained()}
@@ -95,7 +103,8 @@ def report_of_trainer(trainer: Any) -> Path:
     pipeline.eval()
     try:
         return write_report_of(
-            FinishedRun(trainer.base_dir, trainer.config, pipeline.model, pipeline.datamanager, record, teachers)
+            FinishedRun(trainer.base_dir, trainer.config, pipeline.model, pipeline.datamanager, record, teachers),
+            lpips_of=(),
         )
     finally:
         pipeline.train()

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from distilled_splat.workflows.controls_report import DEFAULT
-
 TEACHER, STUDENT, PAPER = "splatfacto-teacher", "distilled-splatfacto", "distilled-splatfacto-paper"
 TEACHERS = (
     "standard", "perturbed", "dropout",
@@ -54,9 +52,12 @@ def grid(resolution: int) -> tuple[str, ...]:
     return "--pipeline.model.structure-resolutions", str(resolution)
 
 
+DEFAULT, PAPER_ROW, STANDARD_TEACHER = "our default", "the paper's schedule", "standard teacher"
+NO_LABELS_ROW = "no labels, from the standard teacher"
+NO_LABELS_PAPER = "paper: without labels and structural loss"
 KINDS = (
     Kind("no teachers, from the points", ("standard",), (*NO_LABELS, *NO_STRUCTURE, *FROM_POINTS)),
-    Kind("no labels, from the standard teacher", ("standard",), (*NO_LABELS, *NO_STRUCTURE)),
+    Kind(NO_LABELS_ROW, ("standard",), (*NO_LABELS, *NO_STRUCTURE)),
     Kind("one standard teacher", ("standard",), (*LABELLED_PHOTOS, *NO_STRUCTURE, *NO_VIRTUAL)),
     Kind("three standard teachers", three_of("standard"), (*LABELLED_PHOTOS, *NO_STRUCTURE, *NO_VIRTUAL)),
     Kind("three kinds", THREE_KINDS, (*LABELLED_PHOTOS, *NO_STRUCTURE, *NO_VIRTUAL)),
@@ -65,7 +66,7 @@ KINDS = (
     Kind("three kinds + structure + virtual views", THREE_KINDS, (*LABELLED_PHOTOS, *STRUCTURE, *VIRTUAL)),
     Kind("our default without structural loss", THREE_KINDS, NO_STRUCTURE),
     Kind(DEFAULT, THREE_KINDS),
-    Kind("the paper's schedule", THREE_KINDS, method=PAPER),
+    Kind(PAPER_ROW, THREE_KINDS, method=PAPER),
 )
 PAPER_ABLATION = (
     of_paper("without the standard teacher", ("perturbed", "dropout")),
@@ -73,12 +74,12 @@ PAPER_ABLATION = (
     of_paper("without the dropout teacher", ("standard", "perturbed")),
     of_paper("without labels", options=NO_LABELS),
     of_paper("without the structural loss", options=NO_STRUCTURE),
-    of_paper("without labels and structural loss", options=(*NO_LABELS, *NO_STRUCTURE)),
+    Kind(NO_LABELS_PAPER, THREE_KINDS, (*NO_LABELS, *NO_STRUCTURE), PAPER),
     *(of_paper(f"one {variant} teacher", (variant,)) for variant in THREE_KINDS),
     *(of_paper(f"three {variant} teachers", three_of(variant)) for variant in THREE_KINDS),
     *(of_paper(f"grid {resolution}", options=grid(resolution)) for resolution in (32, 64, 256)),
 )
-"""The paper's student, changed in one thing each. Unchanged it is "the paper's schedule", whose grid is 128."""
+"""The paper's student, changed in one thing each, its control in two; unchanged (`PAPER_ROW`) its grid is 128."""
 CAPPED = "splatfacto capped at N, steps of teacher and student"
 STOCK = "splatfacto, its own defaults"
 STOCK_OPTIONS = (
@@ -104,6 +105,11 @@ def wanted_rows(asked: Sequence[str]) -> tuple[str, ...]:
         if not any(fnmatchcase(row, pattern) for row in ALL_ROWS):
             raise ValueError(f"There is no row {pattern!r}: choose from {', '.join(map(repr, ALL_ROWS))}.")
     return tuple(row for row in ALL_ROWS if any(fnmatchcase(row, pattern) for pattern in asked)) if asked else ROWS
+
+
+def control_of(row: str) -> str:
+    """Return the row of the student that starts as this one and learns from the photos alone."""
+    return NO_LABELS_PAPER if row == PAPER_ROW or row.startswith("paper: ") else NO_LABELS_ROW
 
 
 def teachers_for(kinds: Sequence[Kind]) -> tuple[str, ...]:

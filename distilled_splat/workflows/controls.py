@@ -22,6 +22,7 @@ from distilled_splat.runs.fingerprints import digest
 from distilled_splat.runs.record import read_record
 from distilled_splat.workflows.control_kinds import (
     CAPPED,
+    DEFAULT,
     KINDS,
     PAPER_ABLATION,
     STOCK,
@@ -33,7 +34,7 @@ from distilled_splat.workflows.control_kinds import (
     teachers_for,
     wanted_rows,
 )
-from distilled_splat.workflows.controls_report import DEFAULT, write_report
+from distilled_splat.workflows.controls_report import write_report
 
 
 @dataclass
@@ -93,7 +94,8 @@ class QualityBench:
         name = f"{slug(DEFAULT)}-{round(fraction * gaussian_count(teacher))}-0"
         student = self.output / "runs" / scene.name / STUDENT / name
         if DEFAULT in self.wanted and not path.exists():
-            student_picture(compare(student / "config.yml", [teacher], PICTURED_VIEWS), path)
+            comparison = compare(student / "config.yml", [teacher], PICTURED_VIEWS, lpips_of=())
+            student_picture(comparison, path)
 
     def setting(self) -> dict[str, Any]:
         """Return what all results depend on beside the code: data, steps, versions, machine."""
@@ -192,12 +194,13 @@ def gaussian_count(run: Path) -> int:
 def measured(scene: Path, teachers: dict[str, Path]) -> Iterator[dict[str, Any]]:
     """Measure the teachers and the mean render of the three kinds on the held-out views."""
     from distilled_splat.evaluation.compare import compare
+    from distilled_splat.evaluation.measuring import MEAN
 
     for name, run in teachers.items():
         yield result_of(scene, f"{name} teacher", None, 0, run, compare(run / "config.yml", []).rows[-1])
     three = [teachers[name] for name in THREE_KINDS]
-    rows = {row.name: row for row in compare(three[0] / "config.yml", three).rows}
-    yield result_of(scene, "mean of the three kinds", None, 0, None, rows["mean of teachers"])
+    rows = {row.name: row for row in compare(three[0] / "config.yml", three, lpips_of=(MEAN,)).rows}
+    yield result_of(scene, "mean of the three kinds", None, 0, None, rows[MEAN])
 
 
 def student_result(
@@ -206,7 +209,9 @@ def student_result(
     """Measure one student; by these teachers its geometry, where the scene has no depth maps."""
     from distilled_splat.evaluation.compare import compare
 
-    return result_of(scene, row, fraction, seed, run, compare(run / "config.yml", teachers).rows[-1])
+    return result_of(
+        scene, row, fraction, seed, run, compare(run / "config.yml", teachers, lpips_of=("student",)).rows[-1]
+    )
 
 
 def result_of(
@@ -224,8 +229,10 @@ def result_of(
         "megabytes": row.megabytes,
         "psnr": row.psnr,
         "ssim": row.ssim,
+        "lpips_vgg": row.lpips_vgg,
         "seconds": row.seconds,
         **{name: getattr(row, name) for name in GEOMETRY},
+        "photos": row.photos,
         "fingerprint": record.get("fingerprint"),
         "checkpoint": None if checkpoint is None else file_digest(checkpoint),
     }
