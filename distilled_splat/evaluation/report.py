@@ -36,6 +36,7 @@ def write_report(
     output: Optional[Path] = None,
     data: Optional[Path] = None,
     teachers: Optional[Sequence[Path]] = None,
+    lpips_of: Optional[Collection[str]] = None,
 ) -> Path:
     """Write the report of a finished run.
 
@@ -45,6 +46,7 @@ def write_report(
         output: file to write; report.html in the run's folder if None.
         data: the run's data, and its teachers; see `open_run`.
         teachers: see `data`.
+        lpips_of: see `compare`.
 
     Returns:
         The file.
@@ -53,7 +55,7 @@ def write_report(
         ValueError: if the run or the results cannot be read.
     """
     controls = () if results_path is None else read_results(results_path)
-    return write_report_of(open_run(config_path, data, teachers), controls, output)
+    return write_report_of(open_run(config_path, data, teachers), controls, output, lpips_of)
 
 
 def write_report_of(
@@ -66,11 +68,17 @@ def write_report_of(
     comparison = compare_run(run, PICTURED_VIEWS, lpips_of)
     scene = Path(str(run.config.data or run.datamanager.config.data or run.folder.parents[1])).name
     controls = [row for row in controls if row["scene"] == scene]
-    rows = [(row.name, row.gaussians, row.megabytes, row.psnr, row.ssim, row.seconds) for row in comparison.rows]
-    rows += [
-        (control_name(row), row["gaussians"], row["megabytes"], row["psnr"], row["ssim"], row["seconds"])
-        for row in controls
+    rows = [
+        (row.name, row.gaussians, row.megabytes, row.psnr, row.ssim, row.lpips_vgg, row.seconds)
+        for row in comparison.rows
     ]
+    rows += [
+        (
+            control_name(row), row["gaussians"], row["megabytes"],
+            row["psnr"], row["ssim"], row.get("lpips_vgg"), row["seconds"],
+        )
+        for row in controls
+    ]  # fmt: skip
     content = page(
         Facts(
             scene=scene,
