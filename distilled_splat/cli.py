@@ -34,8 +34,8 @@ class Compare:
     """Also write the rows to this file."""
     picture: Optional[Path] = None
     """Also write a picture to this file: photo, standard teacher, student and the student's error."""
-    lpips: bool = True
-    """Measure LPIPS (VGG), which on a CPU takes longer than all else."""
+    perceptual: bool = True
+    """Measure LPIPS (VGG) and FLIP, where they are installed; on a CPU that takes longer than all else."""
 
     def run(self) -> None:
         """Print the table and write what was asked for."""
@@ -45,8 +45,8 @@ class Compare:
         from distilled_splat.evaluation.pictures import PICTURED_VIEWS, student_picture
 
         pictured = 0 if self.picture is None else PICTURED_VIEWS
-        lpips_of = None if self.lpips else ()
-        comparison = compare(self.load_config, self.teachers or None, pictured, self.data, lpips_of)
+        perceptual_of = None if self.perceptual else ()
+        comparison = compare(self.load_config, self.teachers or None, pictured, self.data, perceptual_of)
         print_table(comparison, Console())
         if self.json is not None:
             write_rows(comparison.rows, self.json)
@@ -139,8 +139,8 @@ class Report:
     run."""
     data: Optional[Path] = None
     """The run's data; if not given, it is looked for where it was in training, and in the same place beside the run."""
-    lpips: bool = True
-    """Measure LPIPS (VGG), which on a CPU takes longer than all else."""
+    perceptual: bool = True
+    """Measure LPIPS (VGG) and FLIP, where they are installed; on a CPU that takes longer than all else."""
 
     def run(self) -> None:
         """Write the page and say where it is."""
@@ -148,8 +148,10 @@ class Report:
 
         from distilled_splat.evaluation.report import write_report
 
-        lpips_of = None if self.lpips else ()
-        path = write_report(self.load_config, self.results, self.output, self.data, self.teachers or None, lpips_of)
+        perceptual_of = None if self.perceptual else ()
+        path = write_report(
+            self.load_config, self.results, self.output, self.data, self.teachers or None, perceptual_of
+        )
         Console(soft_wrap=True, highlight=False).print(f"The report: {path}")
 
 

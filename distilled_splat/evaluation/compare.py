@@ -18,7 +18,7 @@ from distilled_splat.evaluation.geometry import floaters, mean_or_none
 from distilled_splat.evaluation.held_out import FinishedRun, open_run
 from distilled_splat.evaluation.measuring import MEAN, Measuring, Scores
 from distilled_splat.evaluation.paired import TITLES, paired_differences
-from distilled_splat.evaluation.results import GEOMETRY
+from distilled_splat.evaluation.results import GEOMETRY, PERCEPTUAL
 from distilled_splat.evaluation.true_depth import TrueDepths, twice_as_far
 from distilled_splat.ops.views import View
 from distilled_splat.runs.files import write_json
@@ -47,7 +47,9 @@ class Row:
         alpha_error: mean absolute error of what is covered at the held-out views.
         floaters: the part of what is seen of it that lies where the teachers have nothing.
         lpips_vgg: mean of the LPIPS (VGG) over the held-out photos; None where it was not measured.
-        photos: what was measured of each held-out photo, in their order: psnr, ssim, and lpips_vgg if it was.
+        flip: the same of FLIP.
+        photos: what was measured of each held-out photo, in their order, by name: psnr, ssim, and lpips_vgg and flip
+            if they were.
 
     The four of the geometry are parts of 1, and None where there is nothing to measure them by.
     """
@@ -63,6 +65,7 @@ class Row:
     alpha_error: Optional[float] = None
     floaters: Optional[float] = None
     lpips_vgg: Optional[float] = None
+    flip: Optional[float] = None
     photos: dict[str, list[float]] = field(default_factory=dict)
 
 
@@ -90,7 +93,7 @@ def compare(
     teacher_paths: Optional[Sequence[Path]] = None,
     pictured: int = 0,
     data: Optional[Path] = None,
-    lpips_of: Optional[Collection[str]] = None,
+    perceptual_of: Optional[Collection[str]] = None,
 ) -> Comparison:
     """Render every held-out view with each teacher, with their mean and with the student.
 
@@ -99,21 +102,21 @@ def compare(
         teacher_paths: teachers; None takes those that the student was trained with.
         pictured: number of views whose pictures are kept, at most; they are spread over the held-out views.
         data: the student's data; see `open_run`.
-        lpips_of: names of the rows whose LPIPS is measured, of all if None; on a CPU it takes longer than all else.
+        perceptual_of: names of the rows whose LPIPS and FLIP are measured, all if None; see `perceptual_measures`.
 
     Raises:
         ValueError: if a teacher cannot be read, the run is not one of our methods, or it holds no photos out.
     """
     run = open_run(config_path, data, teacher_paths)
     run.check_held_out()
-    return compare_run(run, pictured, lpips_of)
+    return compare_run(run, pictured, perceptual_of)
 
 
 @torch.no_grad()
-def compare_run(run: FinishedRun, pictured: int = 0, lpips_of: Optional[Collection[str]] = None) -> Comparison:
+def compare_run(run: FinishedRun, pictured: int = 0, perceptual_of: Optional[Collection[str]] = None) -> Comparison:
     """Compare the student of a run that is open; see `compare`."""
     teachers = teachers_of(run)
-    measuring = Measuring(run, teachers, lpips_of)
+    measuring = Measuring(run, teachers, perceptual_of)
     pictures, cameras, views = [], [], []
     every = math.ceil(len(run.datamanager.eval_dataset) / pictured) if pictured else 0
     for held in run.held_out():
@@ -162,7 +165,7 @@ def row_of(name: str, scores: Scores, gaussians: int, megabytes: float, seconds:
         depth_error=mean_or_none(scores.depth),
         depth_error_beyond=mean_or_none(scores.depth_beyond),
         alpha_error=mean_or_none(scores.alpha),
-        lpips_vgg=mean_or_none(scores.lpips_vgg),
+        **{name: mean_or_none(scores.perceptual[name]) for name in PERCEPTUAL if name in scores.perceptual},
         photos=scores.by_photo(),
     )
 
@@ -205,13 +208,13 @@ def views_further(
 
 def print_table(comparison: Comparison, console: Console) -> None:
     """Print a comparison as a table, and what is known of the geometry as another."""
-    has_lpips = any(row.lpips_vgg is not None for row in comparison.rows)
-    heads = ["Gaussians", "MB (.ply)", "PSNR", "SSIM", *([TITLES["lpips_vgg"]] if has_lpips else []), "seconds"]
+    measured = [name for name in PERCEPTUAL if any(getattr(row, name) is not None for row in comparison.rows)]
+    heads = ["Gaussians", "MB (.ply)", "PSNR", "SSIM", *(TITLES[name] for name in measured), "seconds"]
     table = Table("held-out views", *heads)
     for row in comparison.rows:
         figures = [f"{row.gaussians}", f"{row.megabytes:.2f}", f"{row.psnr:.2f}", f"{row.ssim:.4f}"]
-        if has_lpips:
-            figures.append("" if row.lpips_vgg is None else f"{row.lpips_vgg:.4f}")
+        values = [getattr(row, name) for name in measured]
+        figures += ["" if value is None else f"{value:.4f}" for value in values]
         table.add_row(row.name, *figures, "" if row.seconds is None else f"{row.seconds:.0f}")
     print_right_aligned(table, console)
     for sentence in (*paired_sentence(comparison), *comparison.notes):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distilled_splat.evaluation.geometry import Surfaces, alpha_error, depth_error, mean_surfaces
 from distilled_splat.evaluation.held_out import FinishedRun, HeldOut
-from distilled_splat.evaluation.lpips import Lpips, lpips_on
+from distilled_splat.evaluation.perceptual import perceptual_measures
 from distilled_splat.evaluation.true_depth import TrueDepths
 from distilled_splat.ops.losses import l1_and_ssim, psnr
 from distilled_splat.ops.render import Rendered
@@ -29,14 +29,14 @@ class Scores:
 
     psnr: list[float] = field(default_factory=list)
     ssim: list[float] = field(default_factory=list)
-    lpips_vgg: list[float] = field(default_factory=list)
     depth: list[float] = field(default_factory=list)
     depth_beyond: list[float] = field(default_factory=list)
     alpha: list[float] = field(default_factory=list)
+    perceptual: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def by_photo(self) -> dict[str, list[float]]:
         """Return what was measured of each held-out photo, in their order, by the measure's name."""
-        found = {"psnr": self.psnr, "ssim": self.ssim, "lpips_vgg": self.lpips_vgg}
+        found = {"psnr": self.psnr, "ssim": self.ssim, **self.perceptual}
         return {name: values for name, values in found.items() if values}
 
 
@@ -51,23 +51,16 @@ class Measuring:
     """
 
     def __init__(
-        self, run: FinishedRun, teachers: Sequence[Teacher], lpips_of: Optional[Collection[str]] = None
+        self, run: FinishedRun, teachers: Sequence[Teacher], perceptual_of: Optional[Collection[str]] = None
     ) -> None:
         self.run, self.ensemble = run, TeacherEnsemble(teachers, run.model.device)
         self.names = unique_names(teachers)
         self.truth = TrueDepths(run.datamanager.eval_dataset, run.datamanager.train_dataparser_outputs)
         self.scores: defaultdict[str, Scores] = defaultdict(Scores)
         self.has_maps = False
-        self.notes: list[str] = []
-        self.lpips_of, self.lpips = lpips_of, self.get_lpips() if lpips_of is None or lpips_of else None
-
-    def get_lpips(self) -> Optional[Lpips]:
-        """Return the metric if it can be had; note why if it cannot."""
-        try:
-            return lpips_on(self.run.model.device)
-        except ValueError as error:
-            self.notes.append(str(error))
-            return None
+        self.perceptual_of = perceptual_of
+        wanted = perceptual_of is None or len(perceptual_of) > 0
+        self.perceptual, self.notes = perceptual_measures(run.model.device) if wanted else ({}, [])
 
     def renders(self, view: View) -> tuple[dict[str, Rendered], Optional[Surfaces]]:
         """Render each teacher and the student; return that by name, and the surfaces of the teachers' mean."""
@@ -85,11 +78,10 @@ class Measuring:
         for name, image in images.items():
             self.scores[name].psnr.append(psnr(image, held.photo))
             self.scores[name].ssim.append(float(l1_and_ssim(image, held.photo)[1]))
-        if self.lpips is not None:
-            names = [name for name in images if self.lpips_of is None or name in self.lpips_of]
-            distances = self.lpips.distances(held.photo, [images[name] for name in names])
-            for name, distance in zip(names, distances):
-                self.scores[name].lpips_vgg.append(distance)
+        judged = [name for name in images if self.perceptual_of is None or name in self.perceptual_of]
+        for measure, metric in self.perceptual.items():
+            for name, distance in zip(judged, metric.distances(held.photo, [images[name] for name in judged])):
+                self.scores[name].perceptual[measure].append(distance)
         depth = self.truth.of_photo(held.place, held.view)
         self.has_maps = self.has_maps or depth is not None
         surfaces = surfaces_of(depth, held.alpha, taken)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Optional
 
 CONFIDENCE = 0.95
-TITLES = {"psnr": "PSNR", "ssim": "SSIM", "lpips_vgg": "LPIPS (VGG)"}
+TITLES = {"psnr": "PSNR", "ssim": "SSIM", "lpips_vgg": "LPIPS (VGG)", "flip": "FLIP"}
 """What is measured of each photo, and what tables call it."""
-DIGITS = {"psnr": 2, "ssim": 4, "lpips_vgg": 4}
+DIGITS = {"psnr": 2, "ssim": 4, "lpips_vgg": 4, "flip": 4}
 
 
 @dataclass(frozen=True)

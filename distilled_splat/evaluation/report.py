@@ -36,7 +36,7 @@ def write_report(
     output: Optional[Path] = None,
     data: Optional[Path] = None,
     teachers: Optional[Sequence[Path]] = None,
-    lpips_of: Optional[Collection[str]] = None,
+    perceptual_of: Optional[Collection[str]] = None,
 ) -> Path:
     """Write the report of a finished run.
 
@@ -46,7 +46,7 @@ def write_report(
         output: file to write; report.html in the run's folder if None.
         data: the run's data, and its teachers; see `open_run`.
         teachers: see `data`.
-        lpips_of: see `compare`.
+        perceptual_of: see `compare`.
 
     Returns:
         The file.
@@ -55,17 +55,17 @@ def write_report(
         ValueError: if the run or the results cannot be read.
     """
     controls = () if results_path is None else read_results(results_path)
-    return write_report_of(open_run(config_path, data, teachers), controls, output, lpips_of)
+    return write_report_of(open_run(config_path, data, teachers), controls, output, perceptual_of)
 
 
 def write_report_of(
     run: FinishedRun,
     controls: Sequence[dict[str, Any]] = (),
     output: Optional[Path] = None,
-    lpips_of: Optional[Collection[str]] = None,
+    perceptual_of: Optional[Collection[str]] = None,
 ) -> Path:
     """Write the report of a run that is open; see `write_report` and `compare`."""
-    comparison = compare_run(run, PICTURED_VIEWS, lpips_of)
+    comparison = compare_run(run, PICTURED_VIEWS, perceptual_of)
     scene = Path(str(run.config.data or run.datamanager.config.data or run.folder.parents[1])).name
     controls = [row for row in controls if row["scene"] == scene]
     rows = [
@@ -112,7 +112,7 @@ def report_of_trainer(trainer: Any) -> Path:
     try:
         return write_report_of(
             FinishedRun(trainer.base_dir, trainer.config, pipeline.model, pipeline.datamanager, record, teachers),
-            lpips_of=(),
+            perceptual_of=(),
         )
     finally:
         pipeline.train()

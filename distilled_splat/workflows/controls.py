@@ -13,7 +13,7 @@ from typing import Any, Optional
 
 from rich.console import Console
 
-from distilled_splat.evaluation.results import GEOMETRY, carried_over, with_result
+from distilled_splat.evaluation.results import GEOMETRY, PERCEPTUAL, carried_over, with_result
 from distilled_splat.jobs.command import start
 from distilled_splat.jobs.graph import Job
 from distilled_splat.runs.checkpoints import latest_checkpoint
@@ -94,7 +94,7 @@ class QualityBench:
         name = f"{slug(DEFAULT)}-{round(fraction * gaussian_count(teacher))}-0"
         student = self.output / "runs" / scene.name / STUDENT / name
         if DEFAULT in self.wanted and not path.exists():
-            comparison = compare(student / "config.yml", [teacher], PICTURED_VIEWS, lpips_of=())
+            comparison = compare(student / "config.yml", [teacher], PICTURED_VIEWS, perceptual_of=())
             student_picture(comparison, path)
 
     def setting(self) -> dict[str, Any]:
@@ -199,7 +199,7 @@ def measured(scene: Path, teachers: dict[str, Path]) -> Iterator[dict[str, Any]]
     for name, run in teachers.items():
         yield result_of(scene, f"{name} teacher", None, 0, run, compare(run / "config.yml", []).rows[-1])
     three = [teachers[name] for name in THREE_KINDS]
-    rows = {row.name: row for row in compare(three[0] / "config.yml", three, lpips_of=(MEAN,)).rows}
+    rows = {row.name: row for row in compare(three[0] / "config.yml", three, perceptual_of=(MEAN,)).rows}
     yield result_of(scene, "mean of the three kinds", None, 0, None, rows[MEAN])
 
 
@@ -210,7 +210,7 @@ def student_result(
     from distilled_splat.evaluation.compare import compare
 
     return result_of(
-        scene, row, fraction, seed, run, compare(run / "config.yml", teachers, lpips_of=("student",)).rows[-1]
+        scene, row, fraction, seed, run, compare(run / "config.yml", teachers, perceptual_of=("student",)).rows[-1]
     )
 
 
@@ -229,7 +229,7 @@ def result_of(
         "megabytes": row.megabytes,
         "psnr": row.psnr,
         "ssim": row.ssim,
-        "lpips_vgg": row.lpips_vgg,
+        **{name: getattr(row, name) for name in PERCEPTUAL},
         "seconds": row.seconds,
         **{name: getattr(row, name) for name in GEOMETRY},
         "photos": row.photos,
