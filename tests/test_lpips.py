@@ -33,7 +33,7 @@ def weights() -> VggWeights:
         pytest.skip(str(error))
 
 
-def by_torchvision(network: torch.nn.Module, photo: Tensor, image: Tensor) -> float:
+def by_torchvision(network: torch.nn.Sequential, photo: Tensor, image: Tensor) -> float:
     """Return LPIPS by torchvision's VGG16 (its `features`) and the heads that torchmetrics ships."""
     folder = Path(torchmetrics.__file__).parent / "functional" / "image" / "lpips_models"
     heads = list(torch.load(folder / "vgg.pth", map_location="cpu", weights_only=True).values())
@@ -42,7 +42,7 @@ def by_torchvision(network: torch.nn.Module, photo: Tensor, image: Tensor) -> fl
         3, 1, 1
     )
     total = 0.0
-    for place, module in enumerate(network):  # type: ignore[arg-type]
+    for place, module in enumerate(network):
         layer = module(layer)
         if place in (3, 8, 15, 22, 29):  # relu1_2, relu2_2, relu3_3, relu4_3, relu5_3
             one, other = layer / (layer.norm(dim=1, keepdim=True) + 1e-10)

@@ -204,7 +204,7 @@ def measured(scene: Path, teachers: dict[str, Path]) -> Iterator[dict[str, Any]]
 
 
 def student_result(
-    scene: Path, row: str, fraction: float, seed: int, run: Path, teachers: Sequence[Path]
+    scene: Path, row: str, fraction: Optional[float], seed: int, run: Path, teachers: Sequence[Path]
 ) -> dict[str, Any]:
     """Measure one student; by these teachers its geometry, where the scene has no depth maps."""
     from distilled_splat.evaluation.compare import compare
