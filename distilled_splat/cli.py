@@ -23,7 +23,7 @@ from distilled_splat.workflows.sweep import Sweep
 
 @dataclass
 class Compare:
-    """Compare a student with its teachers on the held-out photos: size, PSNR, SSIM, seconds of training."""
+    """Compare a student with its teachers on the held-out photos: size, PSNR, SSIM, LPIPS, seconds of training."""
 
     load_config: Path
     """config.yml of a run of distilled-splatfacto."""
@@ -36,6 +36,8 @@ class Compare:
     """Also write the rows to this file."""
     picture: Optional[Path] = None
     """Also write a picture to this file: photo, standard teacher, student and the student's error."""
+    perceptual: bool = True
+    """Measure LPIPS (VGG) and FLIP, where they are installed; on a CPU that takes longer than all else."""
 
     def run(self) -> None:
         """Print the table and write what was asked for."""
@@ -45,7 +47,8 @@ class Compare:
         from distilled_splat.evaluation.pictures import PICTURED_VIEWS, student_picture
 
         pictured = 0 if self.picture is None else PICTURED_VIEWS
-        comparison = compare(self.load_config, self.teachers or None, pictured, self.data)
+        perceptual_of = None if self.perceptual else ()
+        comparison = compare(self.load_config, self.teachers or None, pictured, self.data, perceptual_of)
         print_table(comparison, Console())
         if self.json is not None:
             write_rows(comparison.rows, self.json)
@@ -138,6 +141,8 @@ class Report:
     run."""
     data: Optional[Path] = None
     """The run's data; if not given, it is looked for where it was in training, and in the same place beside the run."""
+    perceptual: bool = True
+    """Measure LPIPS (VGG) and FLIP, where they are installed; on a CPU that takes longer than all else."""
 
     def run(self) -> None:
         """Write the page and say where it is."""
@@ -145,7 +150,10 @@ class Report:
 
         from distilled_splat.evaluation.report import write_report
 
-        path = write_report(self.load_config, self.results, self.output, self.data, self.teachers or None)
+        perceptual_of = None if self.perceptual else ()
+        path = write_report(
+            self.load_config, self.results, self.output, self.data, self.teachers or None, perceptual_of
+        )
         Console(soft_wrap=True, highlight=False).print(f"The report: {path}")
 
 
