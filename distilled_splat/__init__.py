@@ -1,7 +1,7 @@
 """Distilled-3DGS for nerfstudio: a small splat taught by an ensemble of larger ones.
 
-nerfstudio finds the methods in `methods`; `cli` is the `distilled-splat` command. docs/architecture.md shows the wings.
-The names here are for notebooks and other programs; each is imported when it is first asked for.
+nerfstudio finds the methods in `methods`; `cli` is the `distilled-splat` command. See docs/architecture.md.
+The names here are for notebooks and other programs; each is imported on first use.
 """
 
 from importlib import import_module

@@ -1,6 +1,7 @@
 """The `distilled-splat` command: its subcommands and nothing else."""
 
 import os
+import sys
 
 # before torch is imported: idle OpenMP threads would otherwise spin and take the cores from the rasterizer
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -11,6 +12,7 @@ from typing import Annotated, Literal, Optional, Union
 
 import tyro
 
+from distilled_splat import __version__
 from distilled_splat.benchmarks.step import StepBench
 from distilled_splat.doctor.command import Doctor
 from distilled_splat.shrink.bench import ShrinkBench
@@ -21,7 +23,7 @@ from distilled_splat.workflows.sweep import Sweep
 
 @dataclass
 class Compare:
-    """Compare a student with its teachers on the held-out photos: size, PSNR, SSIM, seconds of training."""
+    """Compare a student with its teachers on the held-out photos: size, PSNR, SSIM, LPIPS, seconds of training."""
 
     load_config: Path
     """config.yml of a run of distilled-splatfacto."""
@@ -34,6 +36,8 @@ class Compare:
     """Also write the rows to this file."""
     picture: Optional[Path] = None
     """Also write a picture to this file: photo, standard teacher, student and the student's error."""
+    perceptual: bool = True
+    """Measure LPIPS (VGG) and FLIP, where they are installed; on a CPU that takes longer than all else."""
 
     def run(self) -> None:
         """Print the table and write what was asked for."""
@@ -43,7 +47,8 @@ class Compare:
         from distilled_splat.evaluation.pictures import PICTURED_VIEWS, student_picture
 
         pictured = 0 if self.picture is None else PICTURED_VIEWS
-        comparison = compare(self.load_config, self.teachers or None, pictured, self.data)
+        perceptual_of = None if self.perceptual else ()
+        comparison = compare(self.load_config, self.teachers or None, pictured, self.data, perceptual_of)
         print_table(comparison, Console())
         if self.json is not None:
             write_rows(comparison.rows, self.json)
@@ -165,6 +170,8 @@ class Report:
     run."""
     data: Optional[Path] = None
     """The run's data; if not given, it is looked for where it was in training, and in the same place beside the run."""
+    perceptual: bool = True
+    """Measure LPIPS (VGG) and FLIP, where they are installed; on a CPU that takes longer than all else."""
 
     def run(self) -> None:
         """Write the page and say where it is."""
@@ -172,7 +179,10 @@ class Report:
 
         from distilled_splat.evaluation.report import write_report
 
-        path = write_report(self.load_config, self.results, self.output, self.data, self.teachers or None)
+        perceptual_of = None if self.perceptual else ()
+        path = write_report(
+            self.load_config, self.results, self.output, self.data, self.teachers or None, perceptual_of
+        )
         Console(soft_wrap=True, highlight=False).print(f"The report: {path}")
 
 
@@ -222,9 +232,17 @@ Command = Union[
 ]
 
 
+PURPOSE = """Make small Gaussian splats as good as big ones: shrink a splat without its photos, export, compare.
+
+To train a small splat from photos: ns-train distilled-splatfacto --data my-capture"""
+
+
 def main() -> None:
     """Run the subcommand that the command line names; a refusal is one sentence, not a traceback."""
-    command = tyro.cli(Command, prog="distilled-splat", description=__doc__)  # type: ignore[arg-type]
+    if sys.argv[1:] == ["--version"]:
+        print(f"distilled-splat {__version__}")
+        return
+    command = tyro.cli(Command, prog="distilled-splat", description=PURPOSE)  # type: ignore[arg-type]
     try:
         command.run()
     except ValueError as error:

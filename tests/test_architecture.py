@@ -1,4 +1,4 @@
-"""The house is as docs/architecture.md draws it: which wing imports from which, and nothing in a circle."""
+"""docs/architecture.md is true: which subpackage imports from which, without import cycles."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import distilled_splat
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(distilled_splat.__file__).parent
 DOORS = ("__init__", "__main__")
-"""Modules at the top that only hand on what lies in the wings."""
+"""Top-level modules that only re-export from the subpackages."""
 
 
 def modules() -> dict[str, Path]:
-    """Return all modules by their dotted names below the package; a wing's `__init__` has the wing's name."""
+    """Return all modules by their dotted names below the package; a subpackage's `__init__` has its name."""
     paths = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
     return {name.removesuffix(".__init__"): path for name, path in paths.items()}
 
@@ -44,16 +44,18 @@ def uses() -> dict[str, set[str]]:
     return {name: {used for used in others if used and used != name} for name, others in found.items()}
 
 
-def wing(module: str) -> str:
+def subpackage(module: str) -> str:
     return module.partition(".")[0]
 
 
 def arrows() -> dict[str, set[str]]:
-    """Return from which other wings each wing imports."""
+    """Return from which other subpackages each subpackage imports."""
     found: dict[str, set[str]] = {}
     for module, others in uses().items():
         if module not in DOORS:
-            found.setdefault(wing(module), set()).update(wing(other) for other in others if wing(other) != wing(module))
+            found.setdefault(subpackage(module), set()).update(
+                subpackage(other) for other in others if subpackage(other) != subpackage(module)
+            )
     return found
 
 
@@ -63,23 +65,25 @@ def table() -> dict[str, set[str]]:
     return {name: set() if allowed == "nothing" else set(allowed.split(", ")) for name, allowed in rows}
 
 
-def test_wings_import_from_the_wings_that_the_page_names() -> None:
+def test_subpackages_import_what_the_page_allows() -> None:
     assert arrows() == table()
 
 
-def test_nothing_is_imported_in_a_circle() -> None:
+def test_there_are_no_import_cycles() -> None:
     assert list(TopologicalSorter(table()).static_order())
     inner = {name: others for name, others in uses().items() if name not in DOORS}
     assert list(TopologicalSorter(inner).static_order())
 
 
-def test_gsplat_is_known_in_one_wing() -> None:
+def test_only_one_subpackage_imports_gsplat() -> None:
     """The reading of .ply and .spz files by gsply, another package, is none of this."""
-    knowing = {wing(name) for name, path in modules().items() if any(re.match(r"gsplat\b", i) for i in imported(path))}
+    knowing = {
+        subpackage(name) for name, path in modules().items() if any(re.match(r"gsplat\b", i) for i in imported(path))
+    }
     assert knowing == {"ops"}
 
 
-def test_every_wing_says_what_it_is_for() -> None:
+def test_every_module_has_a_docstring() -> None:
     for name, path in modules().items():
         assert ast.get_docstring(ast.parse(path.read_text(encoding="utf8"))), f"{name} has no docstring"
 

@@ -86,7 +86,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "a photo is empty": (lambda capture: photo(capture).write_bytes(b""), ("0002.png cannot be opened",)),
     "a photo has another size": (
         lambda capture: redraw(capture, (63, 48)),
-        ("0002.png has 63 x 48 pixels, and its camera says 64 x 48",),
+        ("0002.png has 63 x 48 pixels, but its camera says 64 x 48",),
     ),
     "a photo has a palette": (lambda capture: redraw(capture, mode="P"), ("0002.png is stored as P", "convert it")),
     "a photo has one bit": (lambda capture: redraw(capture, mode="1"), ("0002.png is stored as 1",)),
@@ -122,7 +122,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     ),
     "no held-out photos named": (
         lambda capture: edit(capture, lambda meta: meta.update(train_filenames=names(meta))),
-        ("none that are held out", "test_filenames"),
+        ("no held-out photos", "test_filenames"),
     ),
     "no transforms": (lambda capture: (capture / "transforms.json").unlink(), ("cannot be read",)),
     "transforms are no JSON": (lambda capture: (capture / "transforms.json").write_text("{"), ("cannot be read",)),

@@ -377,6 +377,10 @@ def test_compare_measures_teachers_their_mean_and_the_student(trained: Trained, 
     assert rows[-1]["gaussians"] == trained.promised
     assert rows[3]["gaussians"] == sum(row["gaussians"] for row in rows[:3])
     assert all(row["psnr"] > 10 for row in rows)
+    assert all(sum(row["photos"]["psnr"]) / len(row["photos"]["psnr"]) == pytest.approx(row["psnr"]) for row in rows)
+    assert "student minus standard teacher: PSNR" in words
+    is_left_out = "LPIPS (VGG) is left out" in words
+    assert all((row["lpips_vgg"] is None) == is_left_out for row in rows)
     with Image.open(picture) as image:
         assert image.width > 4 * 64
 

@@ -15,8 +15,22 @@ import pytest
 from pages import commands
 from tiny import tiny_student, trained
 
+import distilled_splat
+
 PACKAGE = Path(__file__).parents[1] / "distilled_splat"
-SUBCOMMANDS = ("compare", "export", "report", "sweep", "demo", "doctor", "bench step", "bench quality")
+SUBCOMMANDS = (
+    "compare",
+    "export",
+    "report",
+    "sweep",
+    "demo",
+    "doctor",
+    "shrink",
+    "info",
+    "bench step",
+    "bench quality",
+    "bench shrink",
+)
 WITH_A_RUN = ("compare", "export", "report")
 
 FIRST_IMPORTS = """
@@ -78,6 +92,11 @@ def test_every_subcommand_has_its_help() -> None:
     with ThreadPoolExecutor(2) as pool:
         for name, done in zip(SUBCOMMANDS, pool.map(lambda name: run(*name.split(), "--help"), SUBCOMMANDS)):
             assert done.returncode == 0 and f"usage: distilled-splat {name}" in done.stdout, done.stderr
+
+
+def test_the_command_says_what_it_is_for_and_its_version() -> None:
+    assert "Make small Gaussian splats as good as big ones" in run("--help").stdout
+    assert run("--version").stdout == f"distilled-splat {distilled_splat.__version__}\n"
 
 
 @pytest.mark.slow

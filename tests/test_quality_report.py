@@ -10,7 +10,7 @@ from PIL import Image
 
 from distilled_splat.evaluation.results import carried_over, with_result
 from distilled_splat.runs.files import write_json
-from distilled_splat.workflows.controls import KINDS, QualityBench, slug
+from distilled_splat.workflows.controls import QualityBench
 from distilled_splat.workflows.controls_report import summary, table, write_report
 
 
@@ -91,10 +91,6 @@ def test_what_is_no_results_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("[]", encoding="utf8")
     with pytest.raises(ValueError, match=r"not a results\.json"):
         carried_over(tmp_path / "results.json", SETTING)
-
-
-def test_every_row_has_a_folder_of_its_own() -> None:
-    assert len({slug(kind.row) for kind in KINDS}) == len(KINDS)
 
 
 def test_an_unknown_row_is_refused_before_anything_is_trained(tmp_path: Path) -> None:

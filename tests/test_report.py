@@ -15,6 +15,7 @@ from tiny import tiny_student, trained
 
 from distilled_splat import cli
 from distilled_splat.evaluation.compare import compare, geometry_table
+from distilled_splat.evaluation.lpips_weights import read_weights
 from distilled_splat.evaluation.report import REPORT_NAME
 from distilled_splat.evaluation.results import read_results
 from distilled_splat.runs.record import read_record, update_record
@@ -75,6 +76,18 @@ def test_a_run_ends_with_its_report(student: Path) -> None:
         assert title in content
     assert read_record(student)["command"] in words
     assert "torch" in words and "nerfstudio 1." in words
+
+
+def test_how_images_look_is_measured_of_the_rows_that_are_asked_for(student: Path) -> None:
+    try:
+        read_weights()
+    except ValueError as error:
+        pytest.skip(str(error))
+    *teachers, row = compare(student / "config.yml", perceptual_of=("student",)).rows
+    assert all(teacher.lpips_vgg is None and "lpips_vgg" not in teacher.photos for teacher in teachers)
+    assert row.lpips_vgg is not None and 0.1 < row.lpips_vgg < 1.5
+    assert row.lpips_vgg == pytest.approx(sum(row.photos["lpips_vgg"]) / len(row.photos["lpips_vgg"]))
+    assert len(row.photos["lpips_vgg"]) == len(row.photos["ssim"]) == len(row.photos["psnr"]) > 1
 
 
 def test_the_report_fetches_nothing(student: Path) -> None:

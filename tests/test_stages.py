@@ -64,6 +64,25 @@ def test_an_interrupted_teacher_goes_on_when_its_data_has_been_moved(
     assert again.load_dir == first.get_checkpoint_dir()
 
 
+@pytest.mark.parametrize("kinds", [("standard",), ("dropout", "standard"), VARIANTS])
+def test_a_student_has_the_kinds_of_teachers_that_it_asks_for(
+    kinds: tuple[Any, ...], scene: Path, tmp_path: Path
+) -> None:
+    by_kind = dict(zip(VARIANTS, teacher_names(scene, tmp_path)))
+    student = tiny_config(distilled_splatfacto, scene, tmp_path, 20)
+    student.teacher_kinds = kinds
+    student.check()
+    assert [config.timestamp for config in teacher_configs(student)] == [by_kind[kind] for kind in kinds]
+
+
+@pytest.mark.parametrize("kinds", [(), ("standard", "standard"), ("standard", "dropout", "standard")])
+def test_kinds_that_are_no_set_are_refused(kinds: tuple[Any, ...], scene: Path, tmp_path: Path) -> None:
+    student = tiny_config(distilled_splatfacto, scene, tmp_path, 20)
+    student.teacher_kinds = kinds
+    with pytest.raises(SystemExit, match=r"^--teacher-kinds .*: name one kind or more of standard, perturbed, dropout"):
+        student.check()
+
+
 def test_what_concerns_the_student_alone_leaves_the_teachers(scene: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"keep_fraction": 0.3, "lambda_kd": 1.0, "prune_times": 3, "structure_every": 0}
     assert teacher_names(scene, tmp_path, **options) == teacher_names(scene, tmp_path)

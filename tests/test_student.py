@@ -71,9 +71,8 @@ def test_depths_are_taught_in_every_step(
 def test_by_the_papers_schedule_every_step_has_both_and_some_have_the_structural_loss(
     scene: Path, tmp_path: Path, teachers: tuple[Path, ...]
 ) -> None:
-    config = tiny_config(
-        distilled_splatfacto_paper, scene, tmp_path, STEPS, teachers=teachers, min_teacher_psnr=1.0, structure_every=7
-    )
-    trainer = trained(config)
+    every = 7 * distilled_splatfacto_paper.config.pipeline.model.schedule_length // STEPS  # type: ignore[attr-defined]
+    options = {"min_teacher_psnr": 1.0, "structure_every": every}
+    trainer = trained(tiny_config(distilled_splatfacto_paper, scene, tmp_path, STEPS, teachers=teachers, **options))
     assert photos_and_labels(trainer.base_dir) == (ALL, ALL)
     assert set(scalars(trainer.base_dir)["Train Loss Dict/structure_loss"]) == set(range(0, STEPS, 7))

@@ -1,5 +1,5 @@
 """How long a step takes and where its time goes, beside what the processor could do.
 
-It measures the kernels one by one, and so is the only wing besides `ops` that uses `cpu`; it uses `methods`, `student`,
-`training`, `ops` and `splat` for whole steps.
+It measures single kernels, so besides `ops` only this subpackage uses `cpu`. It uses `methods`, `student`, `training`,
+`ops` and `splat` for whole steps.
 """

@@ -1,6 +1,6 @@
 """A rasterizer for Gaussian splats on a CPU, with gsplat's signature, and the other kernels that training needs.
 
-`from distilled_splat.cpu import rasterization` takes the place of `from gsplat import rasterization`. This wing uses
+`from distilled_splat.cpu import rasterization` replaces `from gsplat import rasterization`. This subpackage uses
 nothing else of the package. Numba is loaded when a kernel is first asked for, never when a plugin is.
 """
 

@@ -126,7 +126,7 @@ def full_table(devices: Sequence[str], output: Path, steps: int, console: Consol
         )  # fmt: skip
         rows = []
         if student.code == 0:
-            rows = compare(student.run / "config.yml", [training.run for training in beside]).rows
+            rows = compare(student.run / "config.yml", [training.run for training in beside], perceptual_of=()).rows
         # compare's rows: the teachers in the order given, their mean, the student
         measured = dict(zip((training.name for training in beside), rows)) | {student.name: rows[-1] if rows else None}
         for training in (*stock, *teachers, student):

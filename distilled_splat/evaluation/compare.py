@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -17,12 +17,14 @@ from torch import Tensor
 from distilled_splat.evaluation.geometry import floaters, mean_or_none
 from distilled_splat.evaluation.held_out import FinishedRun, open_run
 from distilled_splat.evaluation.measuring import MEAN, Measuring, Scores
-from distilled_splat.evaluation.results import GEOMETRY
+from distilled_splat.evaluation.paired import TITLES, paired_differences
+from distilled_splat.evaluation.results import GEOMETRY, PERCEPTUAL
 from distilled_splat.evaluation.true_depth import TrueDepths, twice_as_far
 from distilled_splat.ops.views import View
 from distilled_splat.runs.files import write_json
 from distilled_splat.splat.gaussians import Gaussians
 from distilled_splat.splat.ply import ply_megabytes
+from distilled_splat.teachers.ensemble import standard_of
 from distilled_splat.teachers.fit import brought_in
 from distilled_splat.teachers.reading import Teacher, read_teacher
 
@@ -44,8 +46,12 @@ class Row:
         depth_error_beyond: the same at views that are twice as far from the nearest camera.
         alpha_error: mean absolute error of what is covered at the held-out views.
         floaters: the part of what is seen of it that lies where the teachers have nothing.
+        lpips_vgg: mean of the LPIPS (VGG) over the held-out photos; None where it was not measured.
+        flip: the same of FLIP.
+        photos: what was measured of each held-out photo, in their order, by name: psnr, ssim, and lpips_vgg and flip
+            if they were.
 
-    The last four are parts of 1, and None where there is nothing to measure them by.
+    The four of the geometry are parts of 1, and None where there is nothing to measure them by.
     """
 
     name: str
@@ -58,6 +64,9 @@ class Row:
     depth_error_beyond: Optional[float] = None
     alpha_error: Optional[float] = None
     floaters: Optional[float] = None
+    lpips_vgg: Optional[float] = None
+    flip: Optional[float] = None
+    photos: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,11 +77,15 @@ class Comparison:
         rows: one for each teacher, their mean and the student.
         pictures: of each pictured view, the images by row name, and the photo itself, on the CPU, [H, W, 3].
         depth_by: what depths were measured by: "depth maps" of the capture, or "the teachers' mean".
+        standard: name of the row of the standard teacher, None without teachers.
+        notes: sentences on what could not be measured.
     """
 
     rows: list[Row]
     pictures: list[dict[str, Tensor]]
     depth_by: str = TEACHERS_MEAN
+    standard: Optional[str] = None
+    notes: Sequence[str] = ()
 
 
 def compare(
@@ -80,6 +93,7 @@ def compare(
     teacher_paths: Optional[Sequence[Path]] = None,
     pictured: int = 0,
     data: Optional[Path] = None,
+    perceptual_of: Optional[Collection[str]] = None,
 ) -> Comparison:
     """Render every held-out view with each teacher, with their mean and with the student.
 
@@ -88,20 +102,21 @@ def compare(
         teacher_paths: teachers; None takes those that the student was trained with.
         pictured: number of views whose pictures are kept, at most; they are spread over the held-out views.
         data: the student's data; see `open_run`.
+        perceptual_of: names of the rows whose LPIPS and FLIP are measured, all if None; see `perceptual_measures`.
 
     Raises:
         ValueError: if a teacher cannot be read, the run is not one of our methods, or it holds no photos out.
     """
     run = open_run(config_path, data, teacher_paths)
     run.check_held_out()
-    return compare_run(run, pictured)
+    return compare_run(run, pictured, perceptual_of)
 
 
 @torch.no_grad()
-def compare_run(run: FinishedRun, pictured: int = 0) -> Comparison:
+def compare_run(run: FinishedRun, pictured: int = 0, perceptual_of: Optional[Collection[str]] = None) -> Comparison:
     """Compare the student of a run that is open; see `compare`."""
     teachers = teachers_of(run)
-    measuring = Measuring(run, teachers)
+    measuring = Measuring(run, teachers, perceptual_of)
     pictures, cameras, views = [], [], []
     every = math.ceil(len(run.datamanager.eval_dataset) / pictured) if pictured else 0
     for held in run.held_out():
@@ -127,7 +142,9 @@ def compare_run(run: FinishedRun, pictured: int = 0) -> Comparison:
         antialiased = run.model.config.rasterize_mode == "antialiased"
         row = replace(row, floaters=floaters(student, measuring.ensemble.members, views, antialiased))
     rows.append(row)
-    return Comparison(rows, pictures, DEPTH_MAPS if measuring.has_maps else TEACHERS_MEAN)
+    standard = next((name for name, one in zip(measuring.names, teachers) if one is standard_of(teachers)), None)
+    depth_by = DEPTH_MAPS if measuring.has_maps else TEACHERS_MEAN
+    return Comparison(rows, pictures, depth_by, standard, measuring.notes)
 
 
 def size_of(gaussians: Gaussians) -> tuple[int, float]:
@@ -148,6 +165,8 @@ def row_of(name: str, scores: Scores, gaussians: int, megabytes: float, seconds:
         depth_error=mean_or_none(scores.depth),
         depth_error_beyond=mean_or_none(scores.depth_beyond),
         alpha_error=mean_or_none(scores.alpha),
+        **{name: mean_or_none(scores.perceptual[name]) for name in PERCEPTUAL if name in scores.perceptual},
+        photos=scores.by_photo(),
     )
 
 
@@ -189,18 +208,34 @@ def views_further(
 
 def print_table(comparison: Comparison, console: Console) -> None:
     """Print a comparison as a table, and what is known of the geometry as another."""
-    table = Table("held-out views", *("Gaussians", "MB (.ply)", "PSNR", "SSIM", "seconds"))
+    measured = [name for name in PERCEPTUAL if any(getattr(row, name) is not None for row in comparison.rows)]
+    heads = ["Gaussians", "MB (.ply)", "PSNR", "SSIM", *(TITLES[name] for name in measured), "seconds"]
+    table = Table("held-out views", *heads)
     for row in comparison.rows:
-        seconds = "" if row.seconds is None else f"{row.seconds:.0f}"
-        figures = (f"{row.gaussians}", f"{row.megabytes:.2f}", f"{row.psnr:.2f}", f"{row.ssim:.4f}", seconds)
-        table.add_row(row.name, *figures)
+        figures = [f"{row.gaussians}", f"{row.megabytes:.2f}", f"{row.psnr:.2f}", f"{row.ssim:.4f}"]
+        values = [getattr(row, name) for name in measured]
+        figures += ["" if value is None else f"{value:.4f}" for value in values]
+        table.add_row(row.name, *figures, "" if row.seconds is None else f"{row.seconds:.0f}")
     print_right_aligned(table, console)
+    for sentence in (*paired_sentence(comparison), *comparison.notes):
+        console.print(sentence, soft_wrap=True, markup=False, highlight=False)
     heads, rows = geometry_table(comparison)
     if rows:
         table = Table(*heads, caption=GEOMETRY_CAPTION)
         for row in rows:
             table.add_row(*row)
         print_right_aligned(table, console)
+
+
+def paired_sentence(comparison: Comparison) -> Iterator[str]:
+    """Say by how much the student differs from its standard teacher, photo by photo; nothing if there is none."""
+    rows = {row.name: row for row in comparison.rows}
+    if comparison.standard is not None:
+        found = paired_differences([rows["student"].photos], [rows[comparison.standard].photos])
+        if found:
+            words = ", ".join(f"{TITLES[name]} {difference.words(name)}" for name, difference in found.items())
+            count = next(iter(found.values())).photos
+            yield f"student minus {comparison.standard}: {words} (mean and 95 % interval over {count} photos)"
 
 
 def print_right_aligned(table: Table, console: Console) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from distilled_splat.evaluation.geometry import Surfaces, alpha_error, depth_error, mean_surfaces
 from distilled_splat.evaluation.held_out import FinishedRun, HeldOut
+from distilled_splat.evaluation.perceptual import perceptual_measures
 from distilled_splat.evaluation.true_depth import TrueDepths
 from distilled_splat.ops.losses import l1_and_ssim, psnr
 from distilled_splat.ops.render import Rendered
@@ -31,6 +32,12 @@ class Scores:
     depth: list[float] = field(default_factory=list)
     depth_beyond: list[float] = field(default_factory=list)
     alpha: list[float] = field(default_factory=list)
+    perceptual: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def by_photo(self) -> dict[str, list[float]]:
+        """Return what was measured of each held-out photo, in their order, by the measure's name."""
+        found = {"psnr": self.psnr, "ssim": self.ssim, **self.perceptual}
+        return {name: values for name, values in found.items() if values}
 
 
 class Measuring:
@@ -40,14 +47,20 @@ class Measuring:
         scores: what was measured of each, and of the teachers' mean, by name.
         names: of the teachers.
         has_maps: whether the held-out photos seen so far had depth maps.
+        notes: sentences on what could not be measured.
     """
 
-    def __init__(self, run: FinishedRun, teachers: Sequence[Teacher]) -> None:
+    def __init__(
+        self, run: FinishedRun, teachers: Sequence[Teacher], perceptual_of: Optional[Collection[str]] = None
+    ) -> None:
         self.run, self.ensemble = run, TeacherEnsemble(teachers, run.model.device)
         self.names = unique_names(teachers)
         self.truth = TrueDepths(run.datamanager.eval_dataset, run.datamanager.train_dataparser_outputs)
         self.scores: defaultdict[str, Scores] = defaultdict(Scores)
         self.has_maps = False
+        self.perceptual_of = perceptual_of
+        wanted = perceptual_of is None or len(perceptual_of) > 0
+        self.perceptual, self.notes = perceptual_measures(run.model.device) if wanted else ({}, [])
 
     def renders(self, view: View) -> tuple[dict[str, Rendered], Optional[Surfaces]]:
         """Render each teacher and the student; return that by name, and the surfaces of the teachers' mean."""
@@ -65,6 +78,10 @@ class Measuring:
         for name, image in images.items():
             self.scores[name].psnr.append(psnr(image, held.photo))
             self.scores[name].ssim.append(float(l1_and_ssim(image, held.photo)[1]))
+        judged = [name for name in images if self.perceptual_of is None or name in self.perceptual_of]
+        for measure, metric in self.perceptual.items():
+            for name, distance in zip(judged, metric.distances(held.photo, [images[name] for name in judged])):
+                self.scores[name].perceptual[measure].append(distance)
         depth = self.truth.of_photo(held.place, held.view)
         self.has_maps = self.has_maps or depth is not None
         surfaces = surfaces_of(depth, held.alpha, taken)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Optional
@@ -36,6 +36,7 @@ def write_report(
     output: Optional[Path] = None,
     data: Optional[Path] = None,
     teachers: Optional[Sequence[Path]] = None,
+    perceptual_of: Optional[Collection[str]] = None,
 ) -> Path:
     """Write the report of a finished run.
 
@@ -45,6 +46,7 @@ def write_report(
         output: file to write; report.html in the run's folder if None.
         data: the run's data, and its teachers; see `open_run`.
         teachers: see `data`.
+        perceptual_of: see `compare`.
 
     Returns:
         The file.
@@ -53,19 +55,30 @@ def write_report(
         ValueError: if the run or the results cannot be read.
     """
     controls = () if results_path is None else read_results(results_path)
-    return write_report_of(open_run(config_path, data, teachers), controls, output)
+    return write_report_of(open_run(config_path, data, teachers), controls, output, perceptual_of)
 
 
-def write_report_of(run: FinishedRun, controls: Sequence[dict[str, Any]] = (), output: Optional[Path] = None) -> Path:
-    """Write the report of a run that is open; see `write_report`."""
-    comparison = compare_run(run, pictured=PICTURED_VIEWS)
+def write_report_of(
+    run: FinishedRun,
+    controls: Sequence[dict[str, Any]] = (),
+    output: Optional[Path] = None,
+    perceptual_of: Optional[Collection[str]] = None,
+) -> Path:
+    """Write the report of a run that is open; see `write_report` and `compare`."""
+    comparison = compare_run(run, PICTURED_VIEWS, perceptual_of)
     scene = Path(str(run.config.data or run.datamanager.config.data or run.folder.parents[1])).name
     controls = [row for row in controls if row["scene"] == scene]
-    rows = [(row.name, row.gaussians, row.megabytes, row.psnr, row.ssim, row.seconds) for row in comparison.rows]
-    rows += [
-        (control_name(row), row["gaussians"], row["megabytes"], row["psnr"], row["ssim"], row["seconds"])
-        for row in controls
+    rows = [
+        (row.name, row.gaussians, row.megabytes, row.psnr, row.ssim, row.lpips_vgg, row.seconds)
+        for row in comparison.rows
     ]
+    rows += [
+        (
+            control_name(row), row["gaussians"], row["megabytes"],
+            row["psnr"], row["ssim"], row.get("lpips_vgg"), row["seconds"],
+        )
+        for row in controls
+    ]  # fmt: skip
     content = page(
         Facts(
             scene=scene,
@@ -87,7 +100,10 @@ def write_report_of(run: FinishedRun, controls: Sequence[dict[str, Any]] = (), o
 
 
 def report_of_trainer(trainer: Any) -> Path:
-    """Write the report of a training that has just come to its end, with the model that is there."""
+    """Write the report of a training that has just come to its end, with the model that is there.
+
+    Without LPIPS, which on a CPU takes a second and a half a picture: `distilled-splat report` measures it.
+    """
     trainer.flush_logs()  # the curves are read from them
     pipeline = trainer.pipeline
     record = {**read_record(trainer.base_dir), "seconds": trainer.seconds_trained()}
@@ -95,7 +111,8 @@ def report_of_trainer(trainer: Any) -> Path:
     pipeline.eval()
     try:
         return write_report_of(
-            FinishedRun(trainer.base_dir, trainer.config, pipeline.model, pipeline.datamanager, record, teachers)
+            FinishedRun(trainer.base_dir, trainer.config, pipeline.model, pipeline.datamanager, record, teachers),
+            perceptual_of=(),
         )
     finally:
         pipeline.train()

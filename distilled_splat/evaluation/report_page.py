@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from PIL import Image
 
-Row = tuple[str, int, float, float, float, Optional[float]]
+Row = tuple[str, int, float, float, float, Optional[float], Optional[float]]
 JPEG_QUALITY = 88
 WIDEST_PICTURE = 960
 MOST_POINTS = 400
@@ -69,8 +69,8 @@ def page(
 
     Args:
         facts: the words.
-        rows: name, Gaussians, megabytes, PSNR, SSIM and seconds of training of everything that was measured; PSNR and
-            SSIM are NaN where no photos were held out.
+        rows: name, Gaussians, megabytes, PSNR, SSIM, LPIPS (VGG) and seconds of training of everything that was
+            measured; PSNR and SSIM are NaN where no photos were held out, LPIPS is None where it was not measured.
         points: the rate-distortion plot.
         curves: training curves by title.
         views: for each pictured view the pictures by name, `photo` and `student` among them, in [0, 1], [H, W, 3].
@@ -92,6 +92,7 @@ def page(
     return environment.get_template("report.html.jinja").render(
         facts=facts,
         rows=shown,
+        has_lpips=any(row["lpips"] for row in shown),
         geometry=geometry,
         student=next(row for row in shown if row["name"] == "student"),
         rate_distortion=Markup(rate_distortion(points)) if points.points else None,
@@ -101,12 +102,19 @@ def page(
 
 
 def shown_row(
-    name: str, gaussians: int, megabytes: float, psnr: float, ssim: float, seconds: Optional[float]
+    name: str,
+    gaussians: int,
+    megabytes: float,
+    psnr: float,
+    ssim: float,
+    lpips: Optional[float],
+    seconds: Optional[float],
 ) -> dict[str, Any]:
     """Return a row by the names of its columns; what was not measured is empty."""
     time = "" if seconds is None else f"{seconds:,.0f}"
     sizes = {"name": name, "gaussians": gaussians, "megabytes": megabytes}
-    return {**sizes, "psnr": measured(psnr, 2), "ssim": measured(ssim, 4), "seconds": time}
+    looks = {"psnr": measured(psnr, 2), "ssim": measured(ssim, 4), "lpips": "" if lpips is None else f"{lpips:.4f}"}
+    return {**sizes, **looks, "seconds": time}
 
 
 def measured(value: float, digits: int) -> str:

@@ -11,6 +11,8 @@ from distilled_splat.runs.words import type_and_words
 
 GEOMETRY = ("depth_error", "depth_error_beyond", "alpha_error", "floaters")
 """What is measured of the geometry, by the names of `compare.Row`; results of older versions lack it."""
+PERCEPTUAL = ("lpips_vgg", "flip")
+"""What says how different images look, by the same names, where it was measured; titled by `paired.TITLES`."""
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:

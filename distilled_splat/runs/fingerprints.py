@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # nerfstudio takes seconds to import, which the command line'
     from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
     from nerfstudio.engine.trainer import TrainerConfig
 
-GENERATION = 3
+GENERATION = 4
 """Counts the changes of defaults that change what is trained: without it a run of the old default would be taken for
 one of the new."""
 NOT_SETTINGS = {

@@ -1,4 +1,4 @@
-"""The curriculum: what each step of a student looks at, a photo or a virtual view that only the teachers can render."""
+"""Which view each step of a student renders: a photo's, or a virtual view that only the teachers can render."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from distilled_splat.ops.views import View
 
 @dataclass(frozen=True)
 class Lesson:
-    """What one step looks at.
+    """The view of one step.
 
     Attributes:
-        index: number of the view, by which its pseudo label is known.
+        index: number of the view, the key of its pseudo label.
         view: the view at the photos' full resolution.
-        has_photo: whether there is a photo of it; else there is a pseudo label only.
+        has_photo: whether there is a photo of it; otherwise the only target is the pseudo label.
     """
 
     index: int
@@ -27,15 +27,15 @@ class Lesson:
 
 
 class Curriculum:
-    """The training views, of which there are photos, and the virtual views between them."""
+    """The training views, which have photos, and the virtual views between them."""
 
     def __init__(self, photographed: Sequence[View], virtual: Sequence[View], virtual_fraction: float) -> None:
-        """Know all views.
+        """Collect all views.
 
         Args:
             photographed: the training views.
             virtual: views between them, made from the training views in turn (`virtual_views.views_between`).
-            virtual_fraction: part of the steps that look at a virtual view where labels are fully trusted.
+            virtual_fraction: fraction of the steps at virtual views while labels count fully.
         """
         self.photographed = tuple(photographed)
         self.views = (*photographed, *virtual)
@@ -47,12 +47,12 @@ class Curriculum:
         return Lesson(index, self.views[index], index < len(self.photographed))
 
     def choose(self, photo: int, trust: float, photos_only: bool) -> Lesson:
-        """Choose what a step looks at.
+        """Choose the view of a step.
 
         Args:
             photo: number of the training view whose turn it is.
-            trust: by how much labels of virtual views count, 0 to 1.
-            photos_only: whether this step must look at the photo.
+            trust: weight of the labels of virtual views, 0 to 1.
+            photos_only: whether this step must render the photo's view.
         """
         part = self.virtual_fraction * trust
         if self.num_virtual and not photos_only and float(torch.rand(())) < part:

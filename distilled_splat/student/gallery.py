@@ -1,4 +1,4 @@
-"""What a student can be looked at beside: its teachers, where they and it differ, and how it is made up."""
+"""What the viewer shows beside a student: its teachers, where student and teachers differ, and its Gaussians."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ MISSING_GREY = 0.35
 
 
 class Outputs(dict):
-    """A model's outputs of one view, some of which are computed when they are asked for.
+    """A model's outputs of one view; some are computed on first access.
 
-    `keys()` names those too, after the others; so nerfstudio's viewer lists them, and renders what is chosen only.
+    `keys()` lists those too, after the others. So nerfstudio's viewer offers all and renders only the chosen one.
     """
 
     def __init__(self, ready: dict[str, Any], later: dict[str, Callable[[], Tensor]]) -> None:
@@ -54,19 +54,19 @@ class Outputs(dict):
 
 
 class Gallery:
-    """The teachers of a student, in its training or found again after it, and the pictures that they make possible.
+    """The teachers of a student, during its training and afterwards, and the pictures that need them.
 
-    In training they are given (`meet`); afterwards those that the run's config names are read when they are first
-    looked for. A teacher that cannot be read is missed, not insisted on.
+    During training `meet` sets the teachers. Afterwards they are read on first use, from the paths in the run's config.
+    A teacher that cannot be read is listed as missing.
     """
 
     def __init__(self, paths: Sequence[Path], frame: TeacherFrame, data_frame: Optional[DataFrame] = None) -> None:
-        """Know where the teachers are.
+        """Note where the teachers are.
 
         Args:
             paths: run folders, checkpoints or exported files.
             frame: the frame of exported files, as `fit.in_frame` takes it.
-            data_frame: how the data's frame lies to others; None where it is not known.
+            data_frame: how the data's frame relates to the others; None if unknown.
         """
         self.paths = tuple(paths)
         self.frame: TeacherFrame = frame
@@ -75,11 +75,11 @@ class Gallery:
         self.missing: tuple[str, ...] = ()
 
     def meet(self, ensemble: TeacherEnsemble) -> None:
-        """Take the teachers of the training that begins."""
+        """Set the teachers at the start of a training."""
         self.ensemble, self.missing = ensemble, ()
 
     def find(self, device: torch.device) -> TeacherEnsemble:
-        """Return the teachers that are there, and note the names of those that are missing."""
+        """Return the teachers that can be read, and note the names of those that are missing."""
         if self.ensemble is not None:
             return self.ensemble
         teachers, missing = [], []
@@ -93,14 +93,14 @@ class Gallery:
                 teachers.append(teacher)
             elif self.frame != "auto" and self.data_frame is not None:
                 teachers.append(in_frame(teacher, self.frame, self.data_frame))
-            else:  # without the photos nobody can tell
+            else:  # only the photos could tell the frame
                 missing.append(f"{path.name} (of unknown frame)")
         self.ensemble, self.missing = TeacherEnsemble(teachers, device), tuple(missing)
         return self.ensemble
 
     @property
     def is_complete(self) -> bool:
-        """Whether teachers were found and none is missing, so that their mean is what the student learned from."""
+        """Whether all teachers were found, so that their mean is what the student learned from."""
         return self.ensemble is not None and len(self.ensemble.teachers) > 0 and not self.missing
 
     def outputs(
@@ -112,7 +112,7 @@ class Gallery:
         antialiased: bool,
         crop: Callable[[Gaussians], Gaussians],
     ) -> Outputs:
-        """Add to a student's outputs what can be seen from the same view.
+        """Add to a student's outputs the other pictures of the same view.
 
         The names are: of each teacher (`standard teacher`), `ensemble` (their mean), `error` (absolute difference of
         student and ensemble), `disagreement` (standard deviation of the teachers), the latter two averaged over the

@@ -12,16 +12,16 @@ from distilled_splat.ops.views import View
 from distilled_splat.teachers.ensemble import TeacherEnsemble, mean_depth, mean_image
 
 AGREEMENT = 0.05
-"""Teachers whose depths of a pixel differ by this part of them are believed by 1 / e."""
+"""Standard deviation of the teachers' depths, as a fraction of their mean, at which its weight falls to 1 / e."""
 
 
 class Label(NamedTuple):
-    """What the teachers make of one view.
+    """The teachers' mean of one view.
 
     Attributes:
         image: packed by `composite.stored`, [H, W, 4].
-        surface: their mean depth in world units, and by how much it is believed, 0 to 1: half floats, [H, W, 2]; None
-            where depths are not asked for.
+        surface: their mean depth in world units and the belief in it, its weight from 0 to 1, as half floats,
+            [H, W, 2]; None without depths.
     """
 
     image: Tensor
@@ -29,7 +29,7 @@ class Label(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes that it takes."""
+        """Size in bytes."""
         return sum(part.numel() * part.element_size() for part in self if part is not None)
 
 
@@ -37,12 +37,12 @@ class PseudoLabels:
     """The ensemble's mean render at each training view, kept within a budget of memory."""
 
     def __init__(self, ensemble: TeacherEnsemble, budget: int, with_depth: bool = False) -> None:
-        """Have no labels yet.
+        """Start without labels.
 
         Args:
             ensemble: the teachers.
             budget: bytes that labels may take on the teachers' device.
-            with_depth: whether depths will be asked for.
+            with_depth: whether to render depths too.
         """
         self.ensemble = ensemble
         self.budget = budget
@@ -51,7 +51,7 @@ class PseudoLabels:
         self.kept_bytes = 0
 
     def of(self, index: int, view: View) -> Label:
-        """Return what the teachers make of a view; see `label` for the arguments."""
+        """Return the teachers' mean of a view, rendered on first use; see `label` for the arguments."""
         label = self.kept.get(index)
         if label is None:
             label = self.rendered(view)
@@ -87,10 +87,10 @@ class PseudoLabels:
         return over_background(self.of(index, view).image, background, downscale)
 
     def surface(self, index: int, view: View, downscale: int = 1) -> tuple[Tensor, Tensor]:
-        """Return the teachers' mean depth of a training view, and by how much it is believed; see `label`.
+        """Return the teachers' mean depth of a training view, and the belief in it; see `label`.
 
-        A depth is believed by what the teachers cover there, times exp(-(s / (0.05 d))^2) where the depths' standard
-        deviation is s and their mean d: an ensemble can say where it does not know.
+        The belief is the teachers' mean alpha times exp(-(s / (0.05 d))^2), where s is the standard deviation of their
+        depths and d the mean. So a depth on which the teachers disagree has little weight.
 
         Returns:
             Depth in world units and belief in [0, 1], [H // downscale, W // downscale, 1] each.

@@ -1,4 +1,4 @@
-"""The student meets its teachers: they are read and checked, and what they are to teach is laid out."""
+"""Read and check a student's teachers, and set up what they teach."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from distilled_splat.training.memory import DEPTH_BYTES_PER_PIXEL, LABEL_BYTES_P
 
 
 def meet_teachers(student: Any, datamanager: Any, steps: int) -> tuple[Teaching, TeacherFrame]:
-    """Read and check the teachers, and lay out what they teach.
+    """Read and check the teachers, and set up what they teach.
 
     Args:
         student: the model (`model.DistilledModel`), whose config names the teachers.
@@ -30,7 +30,7 @@ def meet_teachers(student: Any, datamanager: Any, steps: int) -> tuple[Teaching,
         steps: length of the run.
 
     Returns:
-        What the student has while it trains, and the frame that exported teachers were found to be in.
+        What the student uses while it trains, and the frame of the exported teachers.
 
     Raises:
         SystemExit: if a teacher cannot be read or does not fit the data, or the memory is too small.
@@ -79,13 +79,13 @@ def meet_teachers(student: Any, datamanager: Any, steps: int) -> tuple[Teaching,
 
 
 def label_budget(student: Any, datamanager: Any, teachers: Sequence[Teacher]) -> int:
-    """Count what a student's training needs beside its labels: teachers, photos, and the Gaussians that it starts with.
+    """Compute how much memory pseudo labels may take, after teachers, photos and the Gaussians at the start.
 
     Returns:
         The bytes that pseudo labels may take: `label_cache_megabytes`, or half of what is left if that is less.
 
     Raises:
-        ValueError: if there is no room for the training.
+        ValueError: if the memory is too small for the training.
     """
     config = student.config
     starts_with = student.num_points
@@ -100,9 +100,9 @@ def label_budget(student: Any, datamanager: Any, teachers: Sequence[Teacher]) ->
     views = photos * labelled + config.virtual_views * (config.virtual_fraction > 0)
     bytes_per_pixel = LABEL_BYTES_PER_PIXEL + (DEPTH_BYTES_PER_PIXEL if config.lambda_depth > 0 else 0)
     wanted = bytes_per_pixel * pixels(datamanager.train_dataset) * views // photos
-    rest = "" if wanted <= budget else ", and the others are rendered anew in each step that needs one"
+    rest = "" if wanted <= budget else "; the others are rendered again in each step that needs them"
     CONSOLE.print(
-        f"Of {wanted / 1e9:.2f} GB of pseudo labels {min(wanted, budget) / 1e9:.2f} GB are kept{rest} "
+        f"Pseudo labels: {min(wanted, budget) / 1e9:.2f} of {wanted / 1e9:.2f} GB are cached{rest} "
         "(--pipeline.model.label-cache-megabytes).",
         soft_wrap=True,
     )

@@ -28,83 +28,85 @@ from distilled_splat.training.schedule import reach
 
 @dataclass
 class DistilledModelConfig(PortableSplatfactoModelConfig):
-    """A student of several teachers; the options of splatfacto hold for the teachers that the command trains, too."""
+    """A student of several teachers. The options of splatfacto also apply to the teachers that the command trains."""
 
     _target: type = field(default_factory=lambda: DistilledModel)
     teachers: tuple[Path, ...] = ()
     """Trained teachers: run folders, config.yml or .ckpt files of splatfacto or of splatfacto-teacher, and exported
-    files of any trainer (.ply, .spz, .splat, .ksplat, .sog, .glb, gsplat's .pt). Without any, a standard, a perturbed
-    and a dropout teacher are trained first."""
+    files of any trainer (.ply, .spz, .splat, .ksplat, .sog, .glb, gsplat's .pt). By default those of --teacher-kinds
+    are trained first."""
     teacher_frame: TeacherFrame = "auto"
-    """Frame of teachers that are exported files: that of nerfstudio's runs (ns-export writes it), that of the capture's
-    own poses (most other trainers), that of the matrices in transforms.json (trainers that read it), that of
-    distilled-splat export (upright), each also with axes right, up, back (rub; some .spz) or right, down, front (rdf;
-    some .glb), or whichever renders most like the photos."""
+    """Coordinate frame of teachers that are exported files. nerfstudio: the frame of nerfstudio's runs, which ns-export
+    writes. capture: the frame of the original poses (most other trainers). file: the frame of the matrices in
+    transforms.json (trainers that read it). upright: the frame that distilled-splat export writes. -rub: the same with
+    axes right, up, back (some .spz). -rdf: with axes right, down, front (some .glb). auto: the frame that renders most
+    like the photos."""
     keep_fraction: float = 0.12
     """Size of the student, as a fraction of the standard teacher's Gaussians."""
     num_gaussians: Optional[int] = None
-    """Size of the student in Gaussians, exactly; takes the place of keep-fraction."""
+    """Exact size of the student in Gaussians; overrides keep-fraction."""
     start_from: Literal["teacher", "points"] = "teacher"
-    """Start from the standard teacher's Gaussians, or from the points of structure from motion (with densification)."""
+    """Start from the standard teacher's Gaussians, or from the capture's point cloud (with densification)."""
     virtual_fraction: float = 0.5
-    """Part of the steps that render a view between training cameras, where there is only a pseudo label: the mean of
-    the teachers' renders."""
+    """Fraction of the steps at virtual views: novel views between the training cameras, where the only target is the
+    pseudo label, the mean of the teachers' renders."""
     lambda_kd: float = 0.0
-    """Weight of the loss against the pseudo label at a training camera, beside that against the photo; 1 in the paper.
-    Off, because labels between the cameras do as well without it, in less time; see docs/method.md."""
+    """Weight of the loss against the pseudo label at a training camera, beside the loss against the photo; 1 in the
+    paper. Off by default: pseudo labels at virtual views do as well in less time; see docs/trials.md."""
     min_teacher_advantage: float = 0.25
-    """Labels count, by lambda-kd and virtual-fraction, while the student's squared error on the photos exceeds that of
-    the teachers' mean by more than this part of it, and fully from twice this part on: teachers that hardly know better
-    hold a student back. 0, as in the paper: always fully."""
+    """Use pseudo labels only while the student's squared error on the photos exceeds that of the teachers' mean by this
+    fraction, and fully from twice this fraction. Teachers that are hardly better hold a student back. Applies to
+    lambda-kd and virtual-fraction. 0, as in the paper: always fully."""
     full_overfit_gap: float = 0.3
-    """Labels between the cameras count by how much more the student's squared difference from the teachers' mean is
-    there than at the photos: fully when it is larger by this part, not at all when it is no larger, for then there is
-    nothing that the photos alone do not teach as well. 0: always fully."""
+    """Use virtual views only while the student overfits, that is, while its squared difference from the teachers' mean
+    is larger at virtual views than at the photos: fully when larger by this fraction, not at all when not larger. 0:
+    always fully."""
     virtual_views: int = 250
-    """Number of such views; each is rendered by the teachers once."""
+    """Number of virtual views; the teachers render each one once."""
     virtual_spread: float = 0.5
-    """How far such views leave the straight way between two cameras: beyond its ends, as a part of that way, and
-    towards a third camera, as a part of the way there."""
+    """How far virtual views leave the straight line between two cameras: beyond its ends, as a fraction of its length,
+    and towards a third camera, as a fraction of the distance to it."""
     lambda_depth: float = 0.05
-    """Weight of the structural loss by depth: against the teachers' mean depth, where they agree on it."""
+    """Weight of the depth loss: against the teachers' mean depth, where the teachers agree on it."""
     lambda_structure: float = 0.0
-    """Weight of the structural loss between the voxel histograms of student and standard teacher; 1 in the paper. Off,
-    because that by depth keeps the geometry better, at less cost for the pictures; see docs/geometry.md."""
+    """Weight of the structural loss between the voxel histograms of student and standard teacher; 1 in the paper. Off
+    by default: the depth loss preserves the geometry better and costs less image quality; see docs/geometry.md."""
     structure_of: Literal["mass", "centres"] = "mass"
-    """What the histograms count: what Gaussians cover (opacity times area), or (the paper) their centres."""
+    """What the histograms count: mass, opacity times area of each Gaussian; or centres, as in the paper."""
     structure_resolutions: tuple[int, ...] = (16, 32, 64)
     """Voxels of each histogram along each axis; 128 in the paper."""
-    structure_every: int = 10
-    """Steps between two applications of the structural loss (not scaled with the run); 0 switches it off."""
+    structure_every: int = 100
+    """Steps between two applications of the structural loss; 500 in the paper; 0 turns it off."""
     prune_start: int = 0
     """Step of the first pruning."""
     prune_stop: int = 6000
     """Step of the last pruning, after which the student has its final size."""
     prune_times: int = 8
-    """Number of prunings; each keeps the same fraction."""
+    """Number of prunings; each one keeps the same fraction."""
     prune_importance: Measure = "removal"
-    """What decides which Gaussians go: how much the training views change without one, or (the paper) its accumulated
-    blending weight."""
+    """How to choose the Gaussians to prune: removal, by how little the training views change without each; or weight,
+    by accumulated blending weight, as in the paper."""
     prune_sampling: bool = False
     """Draw the Gaussians to keep with probability proportional to importance, instead of taking the most important."""
     label_cache_megabytes: float = 4096
-    """Memory for pseudo labels (8 bytes a pixel and photo), at most; half of what is free after all other needs if that
-    is less. Views beyond it are rendered anew in each step."""
+    """Largest cache of pseudo labels in megabytes (8 bytes a pixel and photo); at most half of the memory that the rest
+    leaves free. Views that do not fit are rendered again in each step."""
     lr_boost: float = 0.3
-    """In a run shorter than schedule-length all learning rates are higher by this power of how much it is shorter,
-    beside what holds for teachers, too: twice as high in a tenth of the steps. They fall to nothing at the end."""
+    """In a run of n < schedule-length steps, multiply all learning rates of the student by (schedule-length / n) to
+    this power, on top of the teachers' factors: twice as high in a tenth of the steps."""
     min_teacher_psnr: float = 15.0
-    """A teacher whose renders agree with the photos less than this, in dB, is refused; one that was trained on this
-    very data is warned of only."""
+    """Refuse a teacher whose renders have a lower PSNR, in dB, against the photos. A teacher that was trained on this
+    same data only causes a warning."""
 
     step_fields: ClassVar[tuple[str, ...]] = (
         *PortableSplatfactoModelConfig.step_fields,
         "prune_start",
         "prune_stop",
+        "structure_every",
     )
 
     def lr_powers(self) -> dict[str, float]:
-        """A student that starts from its teacher has less far to go, and one that cools down can go in larger steps."""
+        """Return smaller powers for a student that starts from its teacher, plus `lr_boost` for every student."""
         powers = {**dict.fromkeys(GAUSSIAN_PARAMETERS, 0.0), **super().lr_powers()}
         if self.start_from == "teacher":
             powers["means"] = 0.5
@@ -121,7 +123,7 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
             raise SystemExit(f"{fault}.")
 
     def fault(self) -> Optional[str]:
-        """Return the first setting that cannot work, as a sentence without its end; None if all can."""
+        """Return the first setting that cannot work, as a sentence without its full stop; None if all can."""
         size = f"--pipeline.model.keep-fraction {self.keep_fraction} / num-gaussians {self.num_gaussians}"
         if not 0 < self.keep_fraction <= 1 if self.num_gaussians is None else self.num_gaussians < 1:
             return f"{size} is not a size: give a fraction in (0, 1] or a positive number"
@@ -162,7 +164,7 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
 
 
 class DistilledModel(PortableSplatfactoModel):
-    """The student. Teachers are there while it trains only: not in its checkpoint, and not needed to use it."""
+    """The student. It needs its teachers only while it trains; its checkpoint does not contain them."""
 
     config: DistilledModelConfig
 
@@ -177,14 +179,14 @@ class DistilledModel(PortableSplatfactoModel):
         self.viewer_export = self.controls.button
 
     def rates_on(self, cameras: Cameras) -> dict[str, float]:
-        """Let centres move as far in this capture as in one of size 1, which splatfacto's rates are for (see `reach`).
+        """Scale the centres' learning rate to the size of the capture; splatfacto's is for size 1 (see `reach`).
 
-        3DGS does so in every training. Teachers, and a student that starts as they do, keep to splatfacto.
+        3DGS does this in every training. Teachers, and students that start from points, keep splatfacto's.
         """
         return {"means": reach(cameras)} if self.config.start_from == "teacher" else {}
 
     def renders_depth(self) -> bool:
-        """Render depth in training, too, where the teachers' depths are taught."""
+        """Render depth in training too, if the depth loss is on."""
         return super().renders_depth() or self.config.lambda_depth > 0
 
     def build_strategy(self) -> CappedStrategy:
@@ -195,7 +197,7 @@ class DistilledModel(PortableSplatfactoModel):
         return strategy
 
     def before_training(self, trainer: Any) -> None:
-        """Meet the teachers, and begin as the standard one if that is asked for."""
+        """Read the teachers, and copy the standard one's Gaussians if the student starts from it."""
         config, steps = self.config, trainer.config.max_num_iterations
         self.teaching, config.teacher_frame = meet_teachers(self, trainer.pipeline.datamanager, steps)
         ensemble = self.teaching.labels.ensemble
@@ -205,26 +207,26 @@ class DistilledModel(PortableSplatfactoModel):
             self.set_gaussians(standard_of(ensemble.teachers).gaussians.to_splatfacto(config.sh_degree))
 
     def active_sh_degree(self) -> int:
-        """A student that starts from a teacher has all degrees of spherical harmonics from the first step."""
+        """Return all degrees from the first step for a student that starts from a teacher."""
         return self.config.sh_degree if self.config.start_from == "teacher" else super().active_sh_degree()
 
     def training_view(self, camera: Cameras) -> View:
-        """Return the view of the step's lesson: the photo's, or in some steps a virtual one (see `step.Teaching`)."""
+        """Return the view that a step renders: the photo's, or in some steps a virtual view (see `step.Teaching`)."""
         assert camera.metadata is not None
         lesson = self.teaching.begin(self, int(camera.metadata["cam_idx"]))
         return downscaled(lesson.view, self._get_downscale_factor())
 
     def image_losses(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return the losses of the step's lesson; in evaluation that by the photo."""
+        """Return the losses of a training step; in evaluation the loss against the photo."""
         return self.teaching.losses(self, outputs, batch) if self.training else super().image_losses(outputs, batch)
 
     def step_post_backward(self, step: int) -> None:
-        """Densify while that is on, and prune when it is due."""
+        """Densify while densification is on, and prune at the steps of the schedule."""
         super().step_post_backward(step)
         self.teaching.finish(self, step)
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Add how far labels are trusted."""
+        """Add the weights of the pseudo labels."""
         metrics = super().get_metrics_dict(outputs, batch)
         if self.training and metrics and self.teaching.uses_labels:
             trust = self.teaching.trust
@@ -233,7 +235,7 @@ class DistilledModel(PortableSplatfactoModel):
         return metrics
 
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:
-        """Render one camera; in evaluation the teachers' renders of it can be asked for, too (see `Gallery`)."""
+        """Render one camera; in evaluation the outputs include the teachers' renders (see `Gallery`)."""
         outputs = super().get_outputs(camera)
         if self.training or not isinstance(camera, Cameras):
             return outputs
@@ -250,7 +252,7 @@ class DistilledModel(PortableSplatfactoModel):
     def get_image_metrics_and_images(
         self, outputs: dict[str, Any], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Add, when the teachers are at hand, the PSNR against their mean, and pictures of it and of the error."""
+        """Add the PSNR against the teachers' mean, and pictures of it and of the error, if the teachers can be read."""
         metrics, images = super().get_image_metrics_and_images(outputs, batch)
         self.controls.show_psnr(metrics["psnr"], self.step)
         if self.gallery.is_complete:

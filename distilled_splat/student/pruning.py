@@ -1,4 +1,4 @@
-"""Bring a splat to an exact number of Gaussians: a schedule of gradual pruning, by importance."""
+"""Prune a splat to an exact number of Gaussians, gradually and by importance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class PruningSchedule:
 
     Attributes:
         steps: training steps after which it is pruned, in order.
-        target: Gaussians that are left in the end.
+        target: Gaussians after the last pruning.
         last_step: the last step of the run.
     """
 
@@ -26,16 +26,16 @@ class PruningSchedule:
     last_step: int
 
     def count_at(self, step: int, count: int) -> Optional[int]:
-        """Return the number of Gaussians to keep after a step, of `count` that there are; None where none is due."""
+        """Return how many of `count` Gaussians to keep after a step; None if the step does not prune."""
         if step not in self.steps:
             return None
         return count_after_pruning(count, self.target, sum(due >= step for due in self.steps))
 
 
 def prune_steps(times: int, start: int, stop: int) -> tuple[int, ...]:
-    """Spread prunings evenly from step `start` to step `stop`, both included; a single one comes at `stop`.
+    """Spread prunings evenly from step `start` to step `stop`, both included; a single one is at `stop`.
 
-    Where there are fewer steps than prunings, there is one a step.
+    If there are fewer steps than prunings, each step has one.
     """
     if times <= 1:
         return (stop,)
@@ -81,21 +81,21 @@ def resize(
 ) -> None:
     """Bring a splat in training to exactly `count` Gaussians.
 
-    Too many: the less important go. Too few: the most important are split in two, again and again if need be.
+    Too many: the least important are removed. Too few: the most important are split in two, repeatedly if necessary.
 
     Args:
         parameters: nerfstudio's `gauss_params`.
         optimizers: optimizer of each parameter, by the same names.
-        state: the densification strategy's running state, kept in step.
+        state: the densification strategy's running state, changed in the same way.
         weights: importance, [N].
-        count: Gaussians to have in the end.
+        count: number of Gaussians afterwards.
         sampled: see `choose`.
 
     Raises:
         ValueError: if `count` is not positive.
     """
     if count < 1:
-        raise ValueError(f"A splat cannot be brought to {count} Gaussians: ask for at least one.")
+        raise ValueError(f"A splat cannot have {count} Gaussians: set at least one.")
     here = {name: optimizers[name] for name in parameters}
     if len(weights) > count:
         remove(parameters, here, state, ~choose(weights, count, sampled))

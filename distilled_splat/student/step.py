@@ -1,4 +1,4 @@
-"""One training step of a student, from top to bottom: a lesson, its losses, what they tell of the teachers, pruning.
+"""One training step of a student: choose a view, compute its losses, compare with the teachers, prune.
 
 nerfstudio's trainer calls the model, and the model calls `Teaching` in this order: `begin` before it renders, `losses`
 on what it has rendered, `finish` when the optimizers have stepped.
@@ -22,24 +22,24 @@ from distilled_splat.student.trust import LabelTrust
 from distilled_splat.training.model import STEPS_PER_PSNR, PortableSplatfactoModel
 
 LEAST_LOGIT_OPACITY = -5.53
-"""Just above logit(1/255): ns-export leaves out what is fainter, and the promised count must arrive in the file."""
+"""Just above logit(1/255): ns-export leaves out fainter Gaussians, and the file must have the exact count."""
 
 
 @dataclass
 class Teaching:
-    """What a student has while it trains, and not afterwards; see `meeting.meet_teachers`.
+    """What a student uses only while it trains; see `meeting.meet_teachers`.
 
     Attributes:
         curriculum: the views, with photos and without.
         labels: the teachers' mean render of each view.
-        trust: by how much labels count, as the photos show it.
+        trust: how much labels count.
         lambda_kd: weight of the label of a view that has a photo.
-        structure: the structural loss, None where it has no weight.
+        structure: the structural loss; None if its weight is 0.
         lambda_depth: weight of the loss against the teachers' depths.
         pruning: when to prune, and to how many Gaussians.
-        importance: what decides which Gaussians go.
-        prune_sampling: whether those that stay are drawn by chance.
-        lesson: that of the step in hand.
+        importance: how to choose the Gaussians to prune.
+        prune_sampling: whether the Gaussians to keep are drawn at random.
+        lesson: the view of the current step.
     """
 
     curriculum: Curriculum
@@ -55,11 +55,11 @@ class Teaching:
 
     @property
     def uses_labels(self) -> bool:
-        """Whether there is any use for pseudo labels."""
+        """Whether pseudo labels are used at all."""
         return self.lambda_kd > 0 or self.curriculum.virtual_fraction > 0
 
     def begin(self, student: PortableSplatfactoModel, photo: int) -> Lesson:
-        """Choose the lesson of a step whose turn it is for this photo; logged steps look at the photo."""
+        """Choose the view of a step that nerfstudio gave this photo; logged steps always render the photo's view."""
         trust = self.trust.value * self.trust.overfit
         self.lesson = self.curriculum.choose(photo, trust, photos_only=student.step % STEPS_PER_PSNR == 0)
         return self.lesson
@@ -69,7 +69,7 @@ class Teaching:
     ) -> dict[str, Tensor]:
         """Return L_color on the photo, lambda_kd L_color on its label, and the structural losses.
 
-        See Distilled-3DGS, sections 3.2 and 3.3. Where there is no photo there is L_color on the label alone.
+        See Distilled-3DGS, sections 3.2 and 3.3. At a virtual view the only image loss is L_color on the label.
         """
         lesson, background, rendered = self.lesson, outputs["background"], outputs["rgb"]
         assert lesson is not None
@@ -96,7 +96,7 @@ class Teaching:
         return losses
 
     def label(self, student: PortableSplatfactoModel, lesson: Lesson, background: Tensor) -> Tensor:
-        """Return the pseudo label of a lesson over a background at the step's resolution, [H, W, 3]."""
+        """Return the pseudo label of a view over a background at the step's resolution, [H, W, 3]."""
         return self.labels.label(lesson.index, lesson.view, background, student._get_downscale_factor())
 
     @torch.no_grad()
@@ -109,9 +109,9 @@ class Teaching:
         batch: dict[str, Any],
         background: Tensor,
     ) -> None:
-        """Let the trust see what student and teachers make of the photo, and how they differ at a virtual view near it.
+        """Update the trust: compare student and teachers at the photo, and at a virtual view near it.
 
-        Here and not after the step, for the student that rendered the photo must render the virtual view, too.
+        This happens before the optimizer steps: the same student must render the photo and the virtual view.
         """
         label = targets["kd_loss"] if "kd_loss" in targets else self.label(student, lesson, background)
         self.trust.see(rendered, label, targets["main_loss"], student.mask_of(batch))
@@ -123,7 +123,7 @@ class Teaching:
 
     @torch.no_grad()
     def finish(self, student: PortableSplatfactoModel, step: int) -> None:
-        """Prune where it is due, and leave the promised number of Gaussians after the last step."""
+        """Prune at the steps of the schedule, and keep all Gaussians exportable after the last step."""
         count = self.pruning.count_at(step, student.num_points)
         if count is not None:
             antialiased, views = student.config.rasterize_mode == "antialiased", self.curriculum.photographed

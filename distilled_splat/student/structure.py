@@ -26,40 +26,40 @@ def depth_loss(depth: Tensor, true: Tensor, belief: Tensor) -> Tensor:
     Args:
         depth: expected depth d that gradients flow into, [H, W, 1].
         true: the teachers' mean depth d*, [H, W, 1].
-        belief: b, by how much that is believed, [H, W, 1].
+        belief: b, the weight of that depth, [H, W, 1].
     """
     return ((depth - true).abs() * (belief / true.clamp_min(1e-6))).mean()
 
 
 class Structure:
-    """The structural loss of a student by its teacher's Gaussians, applied now and then.
+    """The structural loss of a student against its teacher's Gaussians, applied every few steps.
 
-    Either the histogram is of centres, as in the paper, or of mass: what the Gaussians cover, which does not depend on
-    how many there are. With several resolutions it is the mean of their losses.
+    The histogram counts centres, as in the paper, or mass: opacity times area, which does not depend on the number of
+    Gaussians. With several resolutions the loss is the mean over them.
     """
 
     def __init__(
         self, teacher: Gaussians, weight: float, every: int, resolutions: Sequence[int], of: Literal["mass", "centres"]
     ) -> None:
-        """Lay the grids, and fill them with the teacher's Gaussians.
+        """Make the grids, and fill them with the teacher's Gaussians.
 
         Args:
             teacher: the standard teacher's Gaussians.
             weight: factor of the loss.
             every: steps between two applications.
             resolutions: voxels of each grid along each axis.
-            of: what counts.
+            of: what the histograms count.
         """
         self.weight, self.every, self.of = weight, every, of
         grids = [VoxelGrid.around(teacher.means, resolution) for resolution in resolutions]
         self.grids = [(grid, grid.histogram(teacher.means, self.masses(teacher))) for grid in grids]
 
     def masses(self, gaussians: Gaussians) -> Optional[Tensor]:
-        """Return what each Gaussian counts, [N], None if all count 1."""
+        """Return what each Gaussian counts, [N]; None if each counts 1."""
         return mass(gaussians) if self.of == "mass" else None
 
     def is_due(self, step: int) -> bool:
-        """Tell whether a step has the loss."""
+        """Return whether a step has the loss."""
         return step % self.every == 0
 
     def loss(self, student: Gaussians) -> Tensor:

@@ -1,4 +1,4 @@
-"""How far pseudo labels are trusted: as far as the teachers know better than the student what is to be seen."""
+"""How much pseudo labels count: only while the teachers are better than the student, and while it overfits."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ import torch
 from torch import Tensor
 
 MEMORY = 0.9
-"""What is left of an average of errors at the photos when the next measurement comes in."""
+"""Weight of the past in the running average of errors at the photos."""
 LONG_MEMORY = 0.97
-"""The same of the averages that are compared with those between the cameras, whose views differ more."""
+"""The same for the averages at photos and virtual views, which vary more."""
 
 
 class LabelTrust:
-    """Compares student and teachers where the student is trained, and finds out what it can learn from them.
+    """Compares student and teachers during the training, and decides how much pseudo labels count.
 
-    A teacher that is short of steps, or was trained on less, can know less than the student of a later hour; then its
-    renders hold the student back. And a student that is too small to learn the photos by heart does between the cameras
-    what it does at them: there labels cure nothing, and take the place of photos, which know better than any teacher.
-    The paper trusts labels always.
+    A teacher that trained for too few steps, or on fewer photos, can be worse than a late student; then its renders
+    hold the student back. A student too small to overfit renders virtual views as well as the photos' views; then
+    labels at virtual views gain nothing and take steps from the photos, which are more accurate than any teacher. In
+    the paper labels always count fully.
 
     Attributes:
-        value: the part by which labels count, from 0 (the student fits the photos about as well as the ensemble) to 1.
-        overfit: the part by which those between the cameras count besides, from 0 (the student is no further from the
-            ensemble there than at the photos) to 1.
+        value: weight of all labels, from 0 (the student fits the photos about as well as the ensemble) to 1.
+        overfit: additional weight of labels at virtual views, from 0 (the student is not further from the ensemble
+            there than at the photos) to 1.
     """
 
     def __init__(self, min_advantage: float, full_gap: float = 0.0) -> None:
-        """Trust fully until something is known.
+        """Let labels count fully until something is measured.
 
         Args:
-            min_advantage: by what part the student's squared error must exceed the ensemble's for labels to count at
-                all; at twice that they count fully. 0 trusts always.
-            full_gap: by what part the student's squared difference from the ensemble must be larger between the
-                cameras than at the photos for labels to count fully there; in proportion below. 0 trusts always.
+            min_advantage: the fraction by which the student's squared error must exceed the ensemble's for labels to
+                count at all; from twice this fraction they count fully. 0: always fully.
+            full_gap: the fraction by which the student's squared difference from the ensemble must be larger at virtual
+                views than at the photos for labels to count fully there; in proportion below. 0: always fully.
         """
         self.min_advantage, self.full_gap = min_advantage, full_gap
         self.value = self.overfit = 1.0
@@ -43,13 +43,13 @@ class LabelTrust:
 
     @torch.no_grad()
     def see(self, rendered: Tensor, label: Tensor, photo: Tensor, mask: Optional[Tensor] = None) -> None:
-        """Take in what the student and its teachers make of a photo.
+        """Compare the student and its teachers with a photo.
 
         Args:
             rendered: the student's render, [H, W, 3].
             label: the teachers' mean, [H, W, 3].
             photo: the truth, [H, W, 3].
-            mask: where it counts, [H, W, 1].
+            mask: where the photo counts, [H, W, 1].
         """
         differences = (rendered - photo, label - photo)
         if mask is not None:
@@ -62,11 +62,11 @@ class LabelTrust:
 
     @torch.no_grad()
     def see_between(self, at_photo: Tensor, between: Tensor) -> None:
-        """Take in how the student differs from its teachers' mean at a photo and at a view between the cameras.
+        """Compare the student with its teachers' mean at a photo and at a virtual view.
 
         Args:
-            at_photo: the student's render less the label, [H, W, 3].
-            between: the same at a view nearby, where there is no photo.
+            at_photo: the student's render minus the label, [H, W, 3].
+            between: the same at a virtual view nearby.
         """
         self.differences = averaged(self.differences, (at_photo, between), LONG_MEMORY)
         here, there = self.differences.tolist()
@@ -75,6 +75,6 @@ class LabelTrust:
 
 
 def averaged(average: Optional[Tensor], differences: tuple[Tensor, Tensor], memory: float) -> Tensor:
-    """Bring the mean squares of two pictures, [H, W, 3], into their running averages, [2]."""
+    """Update the running averages [2] with the mean squares of two pictures, [H, W, 3]."""
     squares = torch.stack([difference.square().mean() for difference in differences])
     return squares if average is None else torch.lerp(squares, average, memory)

@@ -1,4 +1,4 @@
-"""The student's part of nerfstudio's viewer: what it weighs, how good it is, and a button that exports it."""
+"""The student's part of nerfstudio's viewer: its size, its PSNR, and a button that exports it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ FRUSTUMS_AHEAD = 2.0
 
 
 class Panel(ViewerElement[str]):
-    """Lines of text in the viewer; unlike nerfstudio's text fields they can be changed in the middle of a step.
+    """Lines of text in the viewer. Unlike nerfstudio's text fields they can be changed during a step.
 
-    A field that changes calls the viewer back, which waits for the training step in hand: for ever, if that step has
-    changed it.
+    A text field that changes calls the viewer back, which waits for the current training step: forever, if that step
+    changed the field.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Panel(ViewerElement[str]):
         return "  \n".join(f"**{name}** {words}" for name, words in self.lines.items())
 
     def show(self, name: str, words: str) -> None:
-        """Add a line, or change it."""
+        """Add or change a line."""
         if self.lines.get(name) == words:
             return
         self.lines[name] = words
@@ -53,12 +53,12 @@ class Panel(ViewerElement[str]):
 
 
 class Connection(ViewerControl):
-    """Tells where the viewer's run lies and how far it is, and lets visitors begin at a camera of the capture.
+    """Knows the viewer's run folder and step, and starts every visitor at a camera of the capture.
 
-    nerfstudio's visitors begin somewhere beside the scene.
+    nerfstudio starts visitors somewhere beside the scene.
 
     Attributes:
-        run: the run's folder; None while there is no viewer.
+        run: the run's folder; None without a viewer.
         step: returns the training step; None after training.
     """
 
@@ -71,7 +71,7 @@ class Connection(ViewerControl):
         self.step = lambda: None if viewer.trainer is None else viewer.step
         pose = viewer.pipeline.datamanager.train_dataset.cameras.camera_to_worlds[0].cpu().double().numpy()
         # viser's cameras look along +z with y down, nerfstudio's along -z with y up
-        # past the little picture that is shown of this camera
+        # in front of the frustum that the viewer draws for this camera
         position = (
             VISER_NERFSTUDIO_SCALE_RATIO * pose[:, 3] - FRUSTUMS_AHEAD * viewer.config.camera_frustum_scale * pose[:, 2]
         )
@@ -86,13 +86,13 @@ class Connection(ViewerControl):
 
 
 class StudentControls:
-    """The elements that nerfstudio's viewer finds as attributes of the model.
+    """The viewer elements that the model has as attributes.
 
     Attributes:
-        panel: counts, megabytes, PSNR and what was exported.
-        connection: to the viewer, once there is one.
-        button: exports the student as it is.
-        target: number of Gaussians that the student will have in the end; None where that is not known.
+        panel: size, PSNR and exported files.
+        connection: to the viewer, once it exists.
+        button: exports the student in its current state.
+        target: number of Gaussians after the last pruning; None if unknown.
     """
 
     def __init__(self, gaussians: Callable[[], Gaussians]) -> None:
@@ -104,7 +104,7 @@ class StudentControls:
         self.psnrs: list[float] = []
 
     def show_size(self, count: int, megabytes: float) -> None:
-        """Show the student's size now, and that which it will have."""
+        """Show the student's size now and after the last pruning."""
         goal = "" if self.target in (None, count) else f", {self.target:,} in the end"
         self.panel.show("Student", f"{count:,} Gaussians{goal}, {megabytes:.2f} MB as .ply")
 
@@ -118,7 +118,7 @@ class StudentControls:
         self.panel.show("PSNR", f"{mean:.2f} dB on {photos} at step {step}")
 
     def export(self, gaussians: Gaussians) -> Optional[Path]:
-        """Write the student as it is into its run's folder, in the frame of `distilled-splat export`, and say where."""
+        """Write the student in its current state into its run's folder, in the upright frame, and return the path."""
         if self.connection.run is None:
             return None
         step = self.connection.step()

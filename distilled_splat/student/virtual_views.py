@@ -1,4 +1,4 @@
-"""Views between the training cameras, where there is no photo and only teachers can say what is to be seen."""
+"""Virtual views: novel views between the training cameras, which have no photo and only the teachers can render."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from scipy.spatial.transform import Rotation
 from distilled_splat.ops.views import View
 
 WIDEST_TURN = np.deg2rad(60.0)
-"""Cameras that look further apart than this have little in common between them."""
+"""Cameras whose directions differ by more than this see little in common."""
 
 
 def views_between(
     views: Sequence[View], count: int, neighbours: int = 5, spread: float = 0.0, seed: int = 0
 ) -> list[View]:
-    """Make `count` views between training cameras and their nearest neighbours, and around there.
+    """Make `count` virtual views between training cameras and their nearest neighbours, or near that line.
 
-    Each view lies at a random point of the way from one camera to one of those nearest to it that look the same way:
-    the centre moves on a straight line and the rotation on the shortest arc; intrinsics and size are the
+    Each view lies at a random point between a camera and one of its nearest neighbours that look in a similar
+    direction. The centre moves on the straight line, the rotation on the shortest arc; intrinsics and size are the
     first camera's. The first cameras are taken in turn, so that the views spread over the capture as the photos do.
-    With `spread` the way may begin that part of its length before the first camera and end as far behind the second,
-    and a random part of the way to another of the nearest is added to it (normal, of that standard deviation). So
-    cameras that circle an object leave their circle little and turn as they move.
+    With `spread` the line extends by that fraction of its length beyond both cameras, and a random fraction (normal,
+    with that standard deviation) of the way to another neighbour is added. So views between cameras that circle an
+    object stay near the circle and keep facing the object.
 
     Args:
         views: the training views.
         count: number of views to make.
         neighbours: how many nearest cameras to choose the second from.
-        spread: how far the views leave the way between two cameras, as a part of the ways to its neighbours.
-        seed: of the random choices.
+        spread: how far the views leave the line between two cameras, as a fraction of the distances to the neighbours.
+        seed: seed of the random choices.
 
     Returns:
-        Views on the device of `views`; none if there are fewer than two cameras.
+        Views on the device of `views`; an empty list if there are fewer than two cameras.
     """
     if len(views) < 2:
         return []

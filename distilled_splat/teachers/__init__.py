@@ -1,4 +1,4 @@
-"""Teachers: how each kind is trained, how a trained one is read, whether it fits the data, and their mean.
+"""Teachers: train each kind, read a trained one, check that it fits the data, and average their renders.
 
 It uses `training` (a teacher is a splatfacto), `ops`, `splat` and `runs`.
 """

@@ -32,7 +32,7 @@ def mean_image(renders: Sequence[Rendered]) -> tuple[Tensor, Tensor]:
     """Return the mean of several renders' premultiplied colours [H, W, 3] and of their alphas [H, W, 1].
 
     Over a background b the mean of the composites C_i + (1 - a_i) b is mean(C_i) + (1 - mean(a_i)) b; so these two
-    images serve every background. Each render's colour is first brought into the range of an image.
+    images serve every background. Each render's colour is first clamped to [0, 1].
     """
     colors = torch.stack([rendered.color.clamp(0, 1) for rendered in renders]).mean(dim=0)
     return colors, mean_alpha(renders)
@@ -46,7 +46,7 @@ def mean_alpha(renders: Sequence[Rendered]) -> Tensor:
 def mean_depth(renders: Sequence[Rendered]) -> tuple[Tensor, Tensor]:
     """Return the mean and the standard deviation of several renders' expected depths, weighted by their alphas.
 
-    Both are in world units, [H, W, 1], and 0 where nothing is covered.
+    Both are in world units, [H, W, 1], and 0 where the alphas are 0.
     """
     alphas = torch.stack([rendered.alpha for rendered in renders])
     depths = torch.stack([rendered.depth for rendered in renders if rendered.depth is not None])
@@ -56,7 +56,7 @@ def mean_depth(renders: Sequence[Rendered]) -> tuple[Tensor, Tensor]:
 
 
 def unique_names(teachers: Sequence[Teacher]) -> list[str]:
-    """Name teachers by their kind, with a number where a kind comes more than once."""
+    """Name teachers by their kind, with a number if a kind occurs more than once."""
     kinds = [teacher.variant for teacher in teachers]
     return [
         f"{kind} teacher" + (f" {kinds[: place + 1].count(kind)}" if kinds.count(kind) > 1 else "")
@@ -65,5 +65,5 @@ def unique_names(teachers: Sequence[Teacher]) -> list[str]:
 
 
 def standard_of(teachers: Sequence[Teacher]) -> Teacher:
-    """Return the teacher whose structure and size the student refers to: the first standard one, else the first."""
+    """Return the teacher that sets the student's size and structure: the first standard one, otherwise the first."""
     return next((teacher for teacher in teachers if teacher.variant == "standard"), teachers[0])

@@ -1,4 +1,4 @@
-"""Find out whether a teacher belongs to the data before a student spends hours on it."""
+"""Check that a teacher belongs to the data, before a student spends hours on it."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ FRAME_TOLERANCE = 1e-3
 
 
 def check_frame(teacher: Teacher, transform: Tensor, scale: float) -> None:
-    """Refuse a teacher that was trained in another coordinate frame than the data is parsed into.
+    """Refuse a teacher whose coordinate frame differs from the frame of the parsed data.
 
     Raises:
-        ValueError: if the teacher's run notes another dataparser transform or scale.
+        ValueError: if the teacher's run has another dataparser transform or scale.
     """
     if teacher.frame is None:
         return
@@ -44,22 +44,22 @@ def check_frame(teacher: Teacher, transform: Tensor, scale: float) -> None:
     if not (off <= FRAME_TOLERANCE and abs(other_scale - scale) <= FRAME_TOLERANCE * scale):  # not: NaN never fits
         raise ValueError(
             f"The teacher {teacher.path} was trained in another frame than this data: its dataparser transform differs "
-            f"by up to {off:.4g} and its scale is {other_scale:.6g} instead of {scale:.6g}. It belongs to another "
-            "scene, or was trained with other --orientation-method, --center-method or --auto-scale-poses options: "
-            "use the same ones."
+            f"by up to {off:.4g} and its scale is {other_scale:.6g} instead of {scale:.6g}. Either it is a teacher of "
+            "another scene, or it was trained with other --orientation-method, --center-method or --auto-scale-poses "
+            "options: use the same ones."
         )
 
 
 def in_frame(teacher: Teacher, frame: TeacherFrame, data: DataFrame) -> Teacher:
-    """Bring a teacher that is an exported file of a known frame into the frame that the data is parsed into.
+    """Transform an exported teacher of a known frame into the frame of the parsed data.
 
     Args:
         teacher: what was read; a run is in the data's frame already.
-        frame: the exported file's frame: `nerfstudio` is the data's (ns-export writes it), `capture` that of the poses
-            as they were recorded, `file` that of the matrices in transforms.json, and `upright` the data's turned so
-            that y points down, as `distilled-splat export` writes it; with `-rub` its axes are right, up and back, as
-            the document of .spz has them, with `-rdf` right, down and front, as a .ply has them but no .glb should.
-        data: how the data's frame lies to the others.
+        frame: the exported file's frame: `nerfstudio` is the data's (ns-export writes it), `capture` that of the
+            original poses, `file` that of the matrices in transforms.json, `upright` the data's turned so that y points
+            down (`distilled-splat export` writes it). With `-rub` the file's axes are right, up, back, as in the
+            specification of .spz; with `-rdf` right, down, front, as those of a .ply, which those of a .glb are not.
+        data: how the data's frame relates to the others.
     """
     assert frame != "auto" or not teacher.is_export
     if not teacher.is_export or frame == "nerfstudio":
@@ -81,16 +81,16 @@ def readings_of(teacher: Teacher, data: DataFrame) -> tuple[TeacherFrame, ...]:
 
 
 def frame_of(teacher: Teacher, datamanager: Any, least_psnr: float, device: torch.device) -> tuple[TeacherFrame, float]:
-    """Find out in which frame an exported file is, whichever renders most like the photos, and their PSNR in dB.
+    """Return the frame in which an exported file renders most like the photos, and its PSNR in dB.
 
     Args:
         teacher: what was read.
         datamanager: nerfstudio's datamanager with the data's frame, photos and cameras.
-        least_psnr: a file that agrees less with the photos in every frame, in dB, is refused.
+        least_psnr: a file with a lower PSNR in every frame, in dB, is refused.
         device: where to render.
 
     Raises:
-        ValueError: if it fits in no frame.
+        ValueError: if it does not fit in any frame.
     """
     data = datamanager.train_dataset.metadata[DATA_FRAME]
     frames = readings_of(teacher, data)
@@ -104,28 +104,28 @@ def frame_of(teacher: Teacher, datamanager: Any, least_psnr: float, device: torc
             "Give a teacher of this scene in one of these frames, name its frame with --pipeline.model.teacher-frame, "
             f"or lower --pipeline.model.min-teacher-psnr ({least_psnr:g})."
         )
-    CONSOLE.print(f"The teacher {teacher.path} is taken to be in the {best} frame: {figures}.")
+    CONSOLE.print(f"The teacher {teacher.path} fits best in the {best} frame: {figures}.")
     return best, measured[best]
 
 
 def brought_in(
     teachers: Sequence[Teacher], datamanager: Any, frame: TeacherFrame, least_psnr: float, device: torch.device
 ) -> tuple[list[Teacher], TeacherFrame, dict[Path, float]]:
-    """Bring all teachers into the data's frame, and return the frame that the exported files among them were in.
+    """Transform all teachers into the data's frame, and return the frame of the exported files among them.
 
     Args:
         teachers: what was read.
         datamanager: nerfstudio's datamanager with the data's frame, photos and cameras.
-        frame: the frame of exported files, or `auto` to find it out for each.
+        frame: the frame of exported files, or `auto` to find it for each.
         least_psnr: see `frame_of`.
         device: where to render.
 
     Returns:
-        The teachers; the one frame of all exported files, `auto` if they were in different ones; and by their paths the
-        PSNRs, in dB, that were measured for that.
+        The teachers; the frame of all exported files, `auto` if they have different frames; and the PSNRs, in dB, that
+        were measured to find it, by the teachers' paths.
 
     Raises:
-        ValueError: if one fits in no frame.
+        ValueError: if one does not fit in any frame.
     """
     data = datamanager.train_dataset.metadata[DATA_FRAME]
     found: dict[Path, TeacherFrame] = {teacher.path: frame for teacher in teachers if teacher.is_export}
@@ -166,19 +166,19 @@ def check_teachers(
     device: torch.device,
     measured: Mapping[Path, float],
 ) -> None:
-    """Refuse teachers of another frame or another scene, and warn of one that has seen the held-out photos.
+    """Refuse teachers of another frame or another scene, and warn of one that was trained on held-out photos.
 
-    A teacher that was trained on this very data is of this scene, however little it has learned: it is warned of only.
+    A teacher that was trained on this same data belongs to the scene, however low its PSNR: it only causes a warning.
 
     Args:
         teachers: what was read.
         datamanager: nerfstudio's datamanager with the data's frame, photos and cameras.
-        least_psnr: another teacher that agrees less with the photos, in dB, is refused.
+        least_psnr: any other teacher with a lower PSNR against the photos, in dB, is refused.
         device: where to render.
-        measured: PSNRs that are known already, by the teachers' paths.
+        measured: PSNRs that are already known, by the teachers' paths.
 
     Raises:
-        ValueError: naming the teacher and what does not fit.
+        ValueError: with the teacher and what does not fit.
     """
     scene = datamanager.train_dataparser_outputs
     held_out = {path.name for path in datamanager.eval_dataset.image_filenames}

@@ -1,4 +1,4 @@
-"""The teachers: splatfacto as it is, perturbed by noise, or regularised by dropout (Distilled-3DGS, section 3.2)."""
+"""The teachers: plain splatfacto, perturbed by noise, or regularised by dropout (Distilled-3DGS, section 3.2)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from distilled_splat.ops.quaternions import normalized_quat_to_rotmat, quaternio
 from distilled_splat.splat.gaussians import Gaussians
 from distilled_splat.training.model import PortableSplatfactoModel, PortableSplatfactoModelConfig
 
-VARIANTS = ("standard", "perturbed", "dropout")
+Variant = Literal["standard", "perturbed", "dropout"]
+VARIANTS: tuple[Variant, ...] = ("standard", "perturbed", "dropout")
 
 
 @dataclass
@@ -21,16 +22,16 @@ class TeacherModelConfig(PortableSplatfactoModelConfig):
     """A teacher of one of the three kinds."""
 
     _target: type = field(default_factory=lambda: TeacherModel)
-    variant: Literal["standard", "perturbed", "dropout"] = "standard"
-    """Kind of teacher: plain splatfacto, noise on the Gaussians that move most, or random Gaussians left out."""
+    variant: Variant = "standard"
+    """Kind of teacher: plain splatfacto, noise on the Gaussians with the largest gradients, or dropout of Gaussians."""
     perturb_start: int = 500
     """perturbed: step of the first noise."""
     perturb_stop: int = 15000
-    """perturbed: step after which there is no noise."""
+    """perturbed: last step that may get noise."""
     perturb_every: int = 500
-    """perturbed: steps between two doses of noise."""
+    """perturbed: steps between two applications of noise."""
     perturb_fraction: float = 0.2
-    """perturbed: part of the Gaussians that gets noise, those with the largest view-space gradient."""
+    """perturbed: fraction of the Gaussians that gets noise, those with the largest view-space gradient."""
     position_noise: float = 0.3
     """perturbed: standard deviation of the noise on a centre, in units of the Gaussian's own standard deviations."""
     rotation_noise: float = 0.05
@@ -40,14 +41,14 @@ class TeacherModelConfig(PortableSplatfactoModelConfig):
     logit_opacity_noise: float = 0.2
     """perturbed: standard deviation of the noise on the logit of the opacity."""
     dropout_rate: float = 0.2
-    """dropout: probability of leaving a Gaussian out, reached linearly at dropout-stop."""
+    """dropout: probability of dropping a Gaussian at dropout-stop; it rises linearly from 0 at dropout-start."""
     dropout_start: int = 500
-    """dropout: step at which Gaussians begin to be left out."""
+    """dropout: first step with dropout."""
     dropout_stop: int = 15000
-    """dropout: last step at which Gaussians are left out."""
+    """dropout: last step with dropout."""
     dropout_compensation: bool = False
-    """dropout: divide the opacities that remain by 1 - rate, as DropGaussian does. Off, as in the paper: opaque
-    surfaces saturate instead of making up for the holes, and the teacher is several dB worse; see docs/method.md."""
+    """dropout: divide the remaining opacities by 1 - rate, as DropGaussian does. Off by default: opaque surfaces
+    saturate instead of compensating for the holes, and the teacher is 4 dB worse; see docs/trials.md."""
 
     step_fields: ClassVar[tuple[str, ...]] = (
         *PortableSplatfactoModelConfig.step_fields,
@@ -61,7 +62,7 @@ class TeacherModel(PortableSplatfactoModel):
     config: TeacherModelConfig
 
     def opacity_factors(self) -> Optional[Tensor]:
-        """Return the dropout of this step's render, or None for the other kinds of teacher."""
+        """Return the dropout factors of this step's render; None for other kinds of teacher and other steps."""
         config = self.config
         if config.variant != "dropout" or not config.dropout_start <= self.step <= config.dropout_stop:
             return None
@@ -69,7 +70,7 @@ class TeacherModel(PortableSplatfactoModel):
         return dropout_factors(self.opacities[:, 0], rate, config.dropout_compensation)
 
     def step_post_backward(self, step: int) -> None:
-        """Perturb when it is due, on the gradients gathered so far; then densify and prune."""
+        """Perturb at the steps that get noise, by the gradients gathered so far; then densify and prune."""
         config = self.config
         if (
             config.variant == "perturbed"
@@ -107,14 +108,14 @@ def dropout_probability(step: int, start: int, stop: int, rate: float) -> float:
 
 
 def dropout_factors(opacities: Tensor, rate: float, compensate: bool) -> Tensor:
-    """Draw the factors that switch each Gaussian off with probability `rate`, [N].
+    """Draw the factors that drop each Gaussian with probability `rate`, [N].
 
-    A Gaussian that is off keeps its place with factor 0 and gets no gradient. With `compensate` the others get
-    1 / (1 - rate) as in DropGaussian (arXiv 2504.00773), else 1.
+    A dropped Gaussian has factor 0 and gets no gradient. With `compensate` the others have 1 / (1 - rate) as in
+    DropGaussian (arXiv 2504.00773), otherwise 1.
 
     Args:
         opacities: a tensor of the factors' shape and device.
-        rate: probability of being switched off, below 1.
+        rate: probability of dropping a Gaussian, below 1.
         compensate: whether to keep the expected opacity.
     """
     kept = (torch.rand_like(opacities) >= rate).to(opacities.dtype)
@@ -126,8 +127,8 @@ def perturbed(
 ) -> Gaussians:
     """Add Gaussian noise to centres, rotations, scales and opacities (Distilled-3DGS, section 3.2).
 
-    The paper gives neither distribution nor size; noise in world units would wipe out small Gaussians and leave large
-    ones alone, so a centre moves in units of its own Gaussian's extent, along its own axes.
+    The paper gives neither distribution nor size. Noise in world units would destroy small Gaussians and leave large
+    ones unchanged, so a centre moves in units of its own Gaussian's extent, along its own axes.
 
     Args:
         gaussians: what to perturb.

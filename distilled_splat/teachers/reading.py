@@ -1,4 +1,4 @@
-"""Read a trained splat from a run folder, its config.yml, a checkpoint or an export: data only, nothing is ever run."""
+"""Read a trained splat from a run folder, its config.yml, a checkpoint or an export, without executing anything."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ PARAMETER_SHAPES = {"means": (3,), "quats": (4,), "scales": (3,), "opacities": (
 
 @dataclass(frozen=True)
 class Teacher:
-    """A frozen splat and what its run tells about it.
+    """A frozen splat and what is known about its run.
 
     Attributes:
         path: the checkpoint or the exported file it was read from; the folder of an unbundled SOG.
         gaussians: its Gaussians, in the frame of the run that trained it.
-        antialiased: whether it was trained with the antialiased rasterizer, and is to be rendered so.
-        frame: the run's dataparser transform [3, 4] and scale, or None where the run tells nothing.
+        antialiased: whether to render it antialiased, as it was trained.
+        frame: the run's dataparser transform [3, 4] and scale; None if the run does not say.
         record: our record of the run, empty for other trainers.
         other_axes: of an exported file (see `SplatFile`).
     """
@@ -49,31 +49,31 @@ class Teacher:
 
     @property
     def variant(self) -> str:
-        """The kind of teacher: standard, perturbed or dropout; standard where the run does not say."""
+        """The kind of teacher: standard, perturbed or dropout; standard if the run does not say."""
         found = self.record.get("variant")
         return found if found in ("perturbed", "dropout") else "standard"
 
     @property
     def photos(self) -> frozenset[str]:
-        """Names of the photos that it was trained on, empty where the run does not say."""
+        """Names of the photos that it was trained on; empty if the run does not say."""
         found = self.record.get("photos")
         return frozenset(name for name in found if isinstance(name, str)) if isinstance(found, list) else frozenset()
 
     @property
     def scene(self) -> Optional[str]:
-        """Fingerprint of the data that it was trained on, None where the run does not say."""
+        """Fingerprint of the data that it was trained on; None if the run does not say."""
         found = self.record.get("scene")
         return found if isinstance(found, str) else None
 
     @property
     def seconds(self) -> Optional[float]:
-        """Time that its training took, None where the run does not say."""
+        """Seconds that its training took; None if the run does not say."""
         found = self.record.get("seconds")
         return float(found) if isinstance(found, (int, float)) else None
 
     @property
     def is_export(self) -> bool:
-        """Whether it comes from an exported file, of which nobody knows the frame."""
+        """Whether it comes from an exported file, whose frame is unknown."""
         return self.path.suffix != CHECKPOINT_ENDING
 
 
@@ -101,7 +101,7 @@ def read_teacher(path: Path) -> Teacher:
     exported file of any trainer.
 
     Raises:
-        ValueError: if there is no such file, or if it holds no valid Gaussians.
+        ValueError: if there is no such file, or if it does not hold valid Gaussians.
     """
     try:
         path = path.expanduser()
@@ -113,7 +113,7 @@ def read_teacher(path: Path) -> Teacher:
 
 
 def is_exported(path: Path) -> bool:
-    """Tell whether a path stands for an exported file, or for the folder of a SOG, rather than for a run."""
+    """Return whether a path is an exported file, or the folder of a SOG, rather than a run."""
     if path.is_dir():
         return (path / META).is_file()
     return path.is_file() and path.suffix != CHECKPOINT_ENDING and reader_of(path) is not None
@@ -133,7 +133,7 @@ def read_export(path: Path) -> Teacher:
 
 
 def read_run(path: Path) -> Teacher:
-    """Read the latest checkpoint of a run and what the files beside it tell."""
+    """Read the latest checkpoint of a run and the files beside it."""
     checkpoint = find_checkpoint(path)
     run = checkpoint.parent.parent if checkpoint.parent.name == CHECKPOINT_FOLDER else checkpoint.parent
     return Teacher(
@@ -146,10 +146,10 @@ def read_run(path: Path) -> Teacher:
 
 
 def check_values(teacher: Teacher) -> None:
-    """Refuse a splat of no Gaussians, or with a number that is NaN or infinite.
+    """Refuse a splat without Gaussians, or with a number that is NaN or infinite.
 
     Raises:
-        ValueError: naming the file and what is wrong.
+        ValueError: with the file and what is wrong.
     """
     if len(teacher.gaussians) == 0:
         raise ValueError(f"{teacher.path} holds a splat of zero Gaussians: there is nothing to learn from it.")
@@ -161,7 +161,7 @@ def check_values(teacher: Teacher) -> None:
 
 
 def splat_parameters(checkpoint: dict[str, Any], path: Path) -> dict[str, Tensor]:
-    """Pick splatfacto's six tensors out of a nerfstudio checkpoint and check their shapes.
+    """Return splatfacto's six tensors from a nerfstudio checkpoint, with their shapes checked.
 
     Raises:
         ValueError: if a tensor is missing, of a wrong shape, or larger than the file.
@@ -176,7 +176,7 @@ def splat_parameters(checkpoint: dict[str, Any], path: Path) -> dict[str, Tensor
             found[name] = value.detach()
     missing = [name for name in (*PARAMETER_SHAPES, "features_rest") if name not in found]
     if missing:
-        raise ValueError(f"{path} holds no splat: {', '.join(missing)} missing. Was it trained with splatfacto?")
+        raise ValueError(f"{path} does not hold a splat: {', '.join(missing)} missing. Was it trained with splatfacto?")
     count = found["means"].shape[0] if found["means"].dim() else 0
     for name, shape in PARAMETER_SHAPES.items():
         if tuple(found[name].shape) != (count, *shape):
@@ -188,7 +188,7 @@ def splat_parameters(checkpoint: dict[str, Any], path: Path) -> dict[str, Tensor
 
 
 def read_frame(run: Path) -> Optional[tuple[Tensor, float]]:
-    """Return the dataparser transform [3, 4] and scale that a run was trained in, or None if it has not noted them."""
+    """Return a run's dataparser transform [3, 4] and scale; None if it has no record of them."""
     try:
         content = json.loads(read_text(run / "dataparser_transforms.json"))
         transform = torch.tensor(content["transform"], dtype=torch.float32)
@@ -198,7 +198,7 @@ def read_frame(run: Path) -> Optional[tuple[Tensor, float]]:
 
 
 def read_rasterize_mode(run: Path) -> str:
-    """Return the rasterize mode that a run's config.yml names, as text; the file is never interpreted."""
+    """Return the rasterize mode in a run's config.yml, found as text: the YAML is never parsed."""
     try:
         found = re.search(r"^\s*rasterize_mode:\s*(\w+)\s*$", read_text(run / CONFIG), re.M)
     except (OSError, ValueError):

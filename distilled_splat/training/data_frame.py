@@ -1,4 +1,4 @@
-"""How the world that nerfstudio parses data into lies to the capture's own and to that of transforms.json."""
+"""How the frame of nerfstudio's parsed data relates to the capture's own frame and to that of transforms.json."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from distilled_splat.runs.files import read_text
 from distilled_splat.splat.frames import DataFrame, Move
 
 DATA_FRAME = "data_frame"
-"""Under this name a dataset's metadata hold the `DataFrame`."""
+"""Key of the `DataFrame` in a dataset's metadata."""
 OLDEST_APPLIED = [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0]]
-"""What nerfstudio takes to be applied to captures of COLMAP that do not note it."""
+"""The transform that nerfstudio assumes for COLMAP captures without an `applied_transform`."""
 
 
 def data_frame(scene: DataparserOutputs, parser: Any, data: Path) -> DataFrame:
-    """Return how the world of parsed data lies to others.
+    """Return how the frame of parsed data relates to the others.
 
     Args:
-        scene: what was parsed.
+        scene: the parsed data.
         parser: config of the dataparser.
         data: the folder of the data, or its .json.
     """
@@ -35,12 +35,12 @@ def data_frame(scene: DataparserOutputs, parser: Any, data: Path) -> DataFrame:
 
 
 def without(capture: Move, applied: Tensor, scale: float) -> Move:
-    """Take what was applied to the recorded poses, before they were written, out of the move from there.
+    """Remove a transform that was applied to the original poses from the move that starts at those poses.
 
     Args:
-        capture: the move from the recorded poses.
+        capture: the move from the original poses.
         applied: transform that was applied to them, [3, 4].
-        scale: factor likewise.
+        scale: factor that was applied to them.
     """
     whole = torch.cat((applied.double(), torch.tensor([[0, 0, 0, 1.0]], dtype=torch.float64)))
     if torch.equal(whole, torch.eye(4, dtype=torch.float64)) and scale == 1:
@@ -49,9 +49,10 @@ def without(capture: Move, applied: Tensor, scale: float) -> Move:
 
 
 def applied_in(data: Path) -> tuple[Tensor, float]:
-    """Return the transform [3, 4] and the scale that a transforms.json says were applied to the recorded poses.
+    """Return the transform [3, 4] and the scale that were applied to the original poses, from transforms.json.
 
-    The identity and 1 where it says nothing that can be undone; its parser has refused what is no transforms.json.
+    The identity and 1 if it has none that can be inverted. The dataparser has already refused anything that is not a
+    transforms.json.
     """
     nothing = torch.eye(4)[:3], 1.0
     try:

@@ -1,4 +1,4 @@
-"""nerfstudio's image cache, on machines without an accelerator too."""
+"""nerfstudio's cache of photos, also on machines without a GPU."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class PortableDatamanagerConfig(FullImageDatamanagerConfig):
 
     _target: type = field(default_factory=lambda: PortableDatamanager)
     float_cache_megabytes: float = 1024
-    """Keep the photos as floats if they are cached on the model's device and fit into this memory, so that none is
-    converted anew in every step."""
+    """Cache the photos as floats if they are on the model's device and need less memory than this; otherwise each step
+    converts its photo."""
 
 
 class PortableDatamanager(FullImageDatamanager):
-    """Keeps photos where nerfstudio keeps them, but never in pinned memory that does not exist.
+    """Caches photos where nerfstudio does, but uses pinned memory only if there is a GPU.
 
-    Photos keep their transparency, too. A dataparser that composites them over a colour of its own (blender-data:
-    white) cannot know the model's background, and a splat trained over random colours against white photos learns a
-    white wall.
+    Photos keep their alpha channel. A dataparser that composites them over a colour of its own (blender-data: white)
+    does not know the model's background, and a splat trained over random colours against white photos learns a white
+    wall.
     """
 
     config: PortableDatamanagerConfig
@@ -52,16 +52,16 @@ class PortableDatamanager(FullImageDatamanager):
                 check_coordinates(self.train_dataparser_outputs)
         scene = self.train_dataparser_outputs
         for sentence in clean_points(scene):
-            if self.test_mode == "val":  # they matter in training only
+            if self.test_mode == "val":  # points matter only in training
                 CONSOLE.print(sentence, soft_wrap=True)
         self.train_dataset.metadata[DATA_FRAME] = data_frame(scene, config.dataparser, folder)
 
     def create_train_dataset(self) -> Any:
-        """Build the training set, with transparent photos left as they are."""
+        """Build the training set, with the photos' alpha channels."""
         return with_transparency(super().create_train_dataset())
 
     def create_eval_dataset(self) -> Any:
-        """Build the evaluation set, with transparent photos left as they are."""
+        """Build the evaluation set, with the photos' alpha channels."""
         scene = held_out_scene(self.dataparser, self.test_split)
         scale = self.config.camera_res_scale_factor
         return with_transparency(self.dataset_type(dataparser_outputs=scene, scale_factor=scale))
@@ -97,13 +97,13 @@ class PortableDatamanager(FullImageDatamanager):
 
     @property
     def fixed_indices_eval_dataloader(self) -> Any:
-        """The held-out cameras, of shape [1], and their batches, each brought to the device when it is looked at."""
+        """The held-out cameras, of shape [1], and their batches, each moved to the device on access."""
         return HeldOutBatches(self.eval_dataset.cameras, self.cached_eval, self.device)
 
     @cached_property
     def single_cameras(self) -> list[Cameras]:
-        """The training cameras one by one, each of shape [1], on the device."""
-        _ = self.cached_train  # loading the photos settles the undistorted cameras
+        """The training cameras as a list, each of shape [1], on the device."""
+        _ = self.cached_train  # loading the photos undistorts the cameras
         cameras = [self.train_cameras[index : index + 1].to(self.device) for index in range(len(self.train_cameras))]
         for index, camera in enumerate(cameras):
             camera.metadata = {**(camera.metadata or {}), "cam_idx": index}
@@ -111,7 +111,7 @@ class PortableDatamanager(FullImageDatamanager):
 
 
 class HeldOutBatches(Sequence[tuple[Cameras, dict[str, Any]]]):
-    """Cameras and batches, one on the device at a time; nerfstudio would bring all photos there at once."""
+    """Cameras and batches, one on the device at a time; nerfstudio would move all photos there at once."""
 
     def __init__(self, cameras: Cameras, batches: Sequence[dict[str, Any]], device: torch.device | str) -> None:
         self.cameras, self.batches, self.device = cameras, batches, device
@@ -126,13 +126,12 @@ class HeldOutBatches(Sequence[tuple[Cameras, dict[str, Any]]]):
 
 
 def on_device(batch: dict[str, Any], device: torch.device | str) -> dict[str, Any]:
-    """Return a copy of a batch with its photo and its mask on the device; what comes from pinned memory comes without
-    waiting."""
+    """Return a copy of a batch with its photo and its mask on the device, copied asynchronously from pinned memory."""
     moved = {name: batch[name].to(device, non_blocking=True) for name in ("image", "mask") if name in batch}
     return {**batch, **moved}
 
 
 def with_transparency(dataset: Any) -> Any:
-    """Let a dataset hand out RGBA photos as RGBA: the model composites them over its own background."""
+    """Make a dataset return RGBA photos as RGBA: the model composites them over its own background."""
     dataset._dataparser_outputs.alpha_color = None
     return dataset

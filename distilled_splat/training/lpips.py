@@ -1,4 +1,4 @@
-"""LPIPS that no training waits for: its network weights are fetched when it is first measured, or it is left out."""
+"""LPIPS with network weights that are downloaded on first use; without them LPIPS is left out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from distilled_splat.runs.words import words_of
 
 
 class LazyLpips:
-    """LPIPS whose weights are fetched when it is first used, and which is left out when they cannot be had."""
+    """LPIPS whose weights are downloaded on first use; it is left out if the download fails."""
 
     def __init__(self) -> None:
         self.metric: Any = None
@@ -31,13 +31,13 @@ class LazyLpips:
             except Exception as error:
                 self.failed = True
                 CONSOLE.print(
-                    f"LPIPS is left out: its network weights could not be fetched ({words_of(error)}).", markup=False
+                    f"LPIPS is left out: its network weights could not be downloaded ({words_of(error)}).", markup=False
                 )
         return math.nan if self.metric is None else float(self.metric(image.clamp(0, 1), photo.clamp(0, 1)))
 
 
 class NoLpips(torch.nn.Module):
-    """Stands in for the LPIPS that splatfacto builds, so that nothing is downloaded at construction."""
+    """Replaces the LPIPS that splatfacto builds, so that nothing is downloaded at construction."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class NoLpips(torch.nn.Module):
 
 @contextlib.contextmanager
 def nothing_downloaded() -> Iterator[None]:
-    """Let splatfacto build `NoLpips` where it would build the metric and fetch its weights."""
+    """Make splatfacto build `NoLpips` instead of the metric, whose weights it would download."""
     from torchmetrics.image import lpip
 
     original, lpip.LearnedPerceptualImagePatchSimilarity = lpip.LearnedPerceptualImagePatchSimilarity, NoLpips

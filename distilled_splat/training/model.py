@@ -33,12 +33,12 @@ from distilled_splat.training.points import LEAST_LOG_SCALE
 
 GAUSSIAN_PARAMETERS = ("means", "scales", "quats", "features_dc", "features_rest", "opacities")
 STEPS_PER_PSNR = 10
-"""nerfstudio logs metrics every tenth step by default; between them a PSNR would be computed for nobody."""
+"""nerfstudio logs metrics every tenth step by default; a PSNR in other steps would not be used."""
 
 
 @dataclass
 class PortableSplatfactoModelConfig(SplatfactoModelConfig):
-    """splatfacto's options; every number of steps speaks of a run of `schedule_length` steps."""
+    """splatfacto's options; every step number refers to a run of `schedule_length` steps."""
 
     _target: type = field(default_factory=lambda: PortableSplatfactoModel)
     cull_alpha_thresh: float = 0.005
@@ -48,28 +48,29 @@ class PortableSplatfactoModelConfig(SplatfactoModelConfig):
     num_downscales: int = 0
     """Training starts at 1 / 2^this of the photos' resolution; see resolution-schedule."""
     reset_alpha_every: int = 30
-    """While the splat is densified, reset its opacities every this many times refine-every steps: after each 3000.
-    That does not scale with the run, for recovery takes as long in a short one; in 6000 steps or less there is none."""
+    """While the splat is densified, reset its opacities every this many times refine-every steps: every 3000 steps.
+    This interval does not scale with the run, because recovery takes as long in a short run. A run of 6000 steps or
+    fewer has no reset."""
     schedule_length: int = 30000
-    """Length of the run that the step numbers here speak of: a run of another --max-num-iterations gets them in
-    proportion. Set it to --max-num-iterations to have them taken as they are written."""
+    """Length of the run that the step numbers here refer to. A run with another --max-num-iterations scales them in
+    proportion. Set this to --max-num-iterations to use them as written."""
     min_refine_every: int = 100
-    """The densification interval of a short run is not scaled below this (or below refine-every, if that is less)."""
+    """Smallest densification interval of a short run (or refine-every, if that is less)."""
     max_gaussians: Optional[int] = None
-    """Stop growing at this number of Gaussians; no limit if not given."""
+    """Largest number of Gaussians; densification stops there. No limit by default."""
 
     step_fields: ClassVar[tuple[str, ...]] = (
         "warmup_length", "resolution_schedule", "sh_degree_interval", "stop_screen_size_at", "stop_split_at",
     )  # fmt: skip
-    """Fields that hold step numbers, to be scaled with the run."""
+    """Fields that hold step numbers, which are scaled with the run."""
 
     def lr_powers(self) -> dict[str, float]:
-        """Return whose learning rates grow in a run shorter than `schedule_length`, and by which power of how much."""
+        """Return the powers of `schedule_length` / n that multiply learning rates in a shorter run of n steps."""
         return {"means": 1.0, "quats": 0.5, "features_rest": 0.5}
 
 
 class PortableSplatfactoModel(SplatfactoModel):
-    """Splatfacto that trains and renders on a CPU as on a GPU, and that resumes where it stopped."""
+    """Splatfacto that trains and renders on a CPU or a GPU, and resumes where it stopped."""
 
     config: PortableSplatfactoModelConfig
     info: dict[str, Any]
@@ -78,7 +79,7 @@ class PortableSplatfactoModel(SplatfactoModel):
         """Build parameters and metrics as splatfacto does, without its CUDA calls and downloads."""
         points = self.seed_points
         if points is not None and not self.config.random_init:
-            # splatfacto moves colours to CUDA; without them it does not, and they are set below
+            # splatfacto would move the colours to CUDA; they are set below instead
             self.seed_points = (points[0], points[1][:0])
         try:
             with nothing_downloaded():
@@ -100,10 +101,10 @@ class PortableSplatfactoModel(SplatfactoModel):
         self.known_views: dict[tuple[int, int], View] = {}
 
     def build_strategy(self) -> CappedStrategy:
-        """Return gsplat's densification with splatfacto's settings, quiet.
+        """Return gsplat's densification with splatfacto's settings, without its messages.
 
-        At the beginning and after an opacity reset splatfacto waits one pass over the photos, here half of the interval
-        between resets at most: on very many photos densification would never happen.
+        At the start and after an opacity reset splatfacto pauses for one pass over the photos. Here the pause is at
+        most half the interval between resets: with very many photos there would never be any densification.
         """
         config = self.config
         reset_every = config.reset_alpha_every * config.refine_every
@@ -130,7 +131,7 @@ class PortableSplatfactoModel(SplatfactoModel):
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
-        """Get ready to train (only the trainer asks for callbacks), then train as splatfacto does."""
+        """Prepare for training (only the trainer calls this), then return splatfacto's callbacks."""
         self.before_training(training_callback_attributes.trainer)
         return super().get_training_callbacks(training_callback_attributes)
 
@@ -183,7 +184,7 @@ class PortableSplatfactoModel(SplatfactoModel):
         return gaussian_bytes(count, self.config.sh_degree, COPIES_IN_TRAINING)
 
     def rates_on(self, cameras: Cameras) -> dict[str, float]:
-        """Return by what the learning rates of parameter groups are to be multiplied on a capture by these cameras."""
+        """Return factors for the learning rates of parameter groups, for a capture with these cameras."""
         return {}
 
     def gaussians(self) -> Gaussians:
@@ -191,7 +192,7 @@ class PortableSplatfactoModel(SplatfactoModel):
         return Gaussians.from_splatfacto(dict(self.gauss_params.items()))
 
     def set_gaussians(self, parameters: dict[str, Tensor]) -> None:
-        """Put other values, of any number of Gaussians, into the parameters that the optimizers hold."""
+        """Set the values of the parameters that the optimizers hold, with any number of Gaussians."""
         for name in GAUSSIAN_PARAMETERS:
             value = parameters[name].to(self.device, torch.float32)
             self.gauss_params[name].data = value.clone(memory_format=torch.contiguous_format)
@@ -200,7 +201,7 @@ class PortableSplatfactoModel(SplatfactoModel):
         """Load a checkpoint of any number of Gaussians into the parameters that the optimizers already hold.
 
         splatfacto replaces the parameters, after which its optimizers train tensors that nothing renders
-        (nerfstudio issue 3554). Metrics' weights in checkpoints of the stock method are passed over.
+        (nerfstudio issue 3554). Weights of metrics in checkpoints of the stock method are ignored.
         """
         for name in GAUSSIAN_PARAMETERS:
             value = dict.get(f"gauss_params.{name}", dict.get(name))
@@ -213,13 +214,13 @@ class PortableSplatfactoModel(SplatfactoModel):
         )
 
     def active_sh_degree(self) -> int:
-        """Return the degree of spherical harmonics that is rendered now: rising in training, full otherwise."""
+        """Return the current degree of spherical harmonics: rising in training, full otherwise."""
         if not self.training or self.config.sh_degree == 0:
             return self.config.sh_degree
         return min(self.step // self.config.sh_degree_interval, self.config.sh_degree)
 
     def opacity_factors(self) -> Optional[Tensor]:
-        """Return what a training step multiplies the opacities by, [N], or None; variants of the method set it."""
+        """Return factors for the opacities in a training step, [N], or None; subclasses override this."""
         return None
 
     def training_view(self, camera: Cameras) -> View:
@@ -233,15 +234,15 @@ class PortableSplatfactoModel(SplatfactoModel):
         return self.known_views[place]
 
     def asked_view(self, camera: Cameras) -> View:
-        """Return the view of a camera that ns-render or the viewer asks for.
+        """Return the view of a camera from ns-render or the viewer.
 
         Raises:
-            SystemExit: if it is not a pinhole camera; that has been said.
+            SystemExit: if it is not a pinhole camera, after printing so.
         """
         try:
             return view_of(camera)
         except ValueError as error:
-            CONSOLE.print(str(error), soft_wrap=True, markup=False)  # the viewer's thread would leave without a word
+            CONSOLE.print(str(error), soft_wrap=True, markup=False)  # the viewer's thread would end without a message
             raise SystemExit(1) from None
 
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:
@@ -281,7 +282,7 @@ class PortableSplatfactoModel(SplatfactoModel):
         }
 
     def cropped(self, gaussians: Gaussians) -> Gaussians:
-        """Leave out what lies outside the viewer's box, if there is one."""
+        """Return the Gaussians inside the viewer's crop box, or all without one."""
         if self.crop_box is None:
             return gaussians
         return gaussians[self.crop_box.within(gaussians.means).reshape(-1)]
@@ -300,11 +301,11 @@ class PortableSplatfactoModel(SplatfactoModel):
         )
 
     def renders_depth(self) -> bool:
-        """Whether depth is rendered beside colours: in evaluation, and in training where it is asked for."""
+        """Whether to render depth too: in evaluation, and in training if the config says so."""
         return self.config.output_depth_during_training or not self.training
 
     def step_post_backward(self, step: int) -> None:
-        """Densify and prune after a step, while that is on; gsplat's strategy does it."""
+        """Densify and prune after a step with gsplat's strategy, while densification is on."""
         if step < self.strategy.refine_stop_iter:
             super().step_post_backward(step)
 
@@ -313,7 +314,7 @@ class PortableSplatfactoModel(SplatfactoModel):
         return self.composite_with_background(self.get_gt_img(batch["image"]), background)
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return what is logged beside the losses: the count of Gaussians, and at logged steps the PSNR."""
+        """Return the metrics of logged steps: the number of Gaussians and the PSNR."""
         if self.training and self.step % STEPS_PER_PSNR != 0:
             return {}
         with torch.no_grad():
@@ -335,7 +336,7 @@ class PortableSplatfactoModel(SplatfactoModel):
         return losses
 
     def image_losses(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return the losses on the rendered image: against the photo here; variants of the method add theirs."""
+        """Return the losses on the rendered image: here against the photo; subclasses add theirs."""
         (loss,) = self.losses_by(outputs["rgb"], batch, self.photo(batch, outputs["background"]))
         return {"main_loss": loss}
 
@@ -344,7 +345,7 @@ class PortableSplatfactoModel(SplatfactoModel):
         return self._downscale_if_required(batch["mask"]) if "mask" in batch else None
 
     def losses_by(self, rendered: Tensor, batch: dict[str, Any], *targets: Tensor) -> list[Tensor]:
-        """Return L_color of a render by each target [H, W, 3]; all are black where the batch's mask is off."""
+        """Return L_color of a render against each target [H, W, 3]; all are black where the batch's mask is 0."""
         mask = self.mask_of(batch)
         if mask is not None:
             rendered, targets = rendered * mask, tuple(target * mask for target in targets)
@@ -365,10 +366,10 @@ class PortableSplatfactoModel(SplatfactoModel):
 
 
 def get_rasterizer_ready(device: torch.device) -> None:
-    """Import or compile a device's rasterizer, in the main thread: the viewer interrupts its renders anywhere.
+    """Import or compile a device's rasterizer in the main thread.
 
-    A half imported numba would be broken for good. Where the rasterizer cannot be had that is said, and a model that is
-    only exported does without it.
+    The viewer interrupts its renders anywhere, and a half-imported numba stays broken. If there is no rasterizer, the
+    message says so; a model that is only exported does not need one.
     """
     try:
         rasterizer_for(device)

@@ -1,4 +1,4 @@
-"""The one table of optimizers: splatfacto's learning rates, their cooldown, and an Adam that steps in one pass."""
+"""The optimizers of all methods: splatfacto's learning rates, their cooldown, and an Adam in one pass."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class OnePassAdamConfig(OptimizerConfig):
 
 
 class CooldownScheduler(Scheduler):
-    """Keeps the learning rate, and at the end of the run brings it down to nothing in a straight line.
+    """Keeps the learning rate constant, then lowers it linearly to zero at the end of the run.
 
-    A step looks at one view, and what is left of its gradient when all views agree is noise; the smaller the last
-    steps, the less of it stays in the parameters.
+    Each step sees one view, so its gradient is noisy; the smaller the last steps, the less noise stays in the
+    parameters.
     """
 
     config: CooldownSchedulerConfig
@@ -40,20 +40,20 @@ class CooldownScheduler(Scheduler):
 
 @dataclass
 class CooldownSchedulerConfig(SchedulerConfig):
-    """A learning rate that stays until the last part of the run, where it falls to nothing."""
+    """A constant learning rate that falls linearly to zero in the last part of the run."""
 
     _target: type = field(default_factory=lambda: CooldownScheduler)
     max_steps: int = 30000
     """Length of the run."""
     fraction: float = 0.3
-    """Fraction of the run, at its end, in which the learning rate falls; 0 keeps it to the end."""
+    """Fraction of the run, at its end, in which the learning rate falls; 0 keeps it constant."""
 
 
 def splat_optimizers(cooldown: bool = False) -> dict[str, Any]:
     """Return splatfacto's optimizers and schedulers, by parameter group; schedules are for 30000 steps.
 
     Args:
-        cooldown: whether the learning rates that splatfacto leaves alone fall to nothing at the end of the run.
+        cooldown: whether the learning rates that splatfacto keeps constant fall to zero at the end of the run.
     """
 
     def group(lr: float, lr_final: Optional[float] = None, warmup_steps: int = 0) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Look at the photos before hours are spent on them: what is wrong with the data is told in one sentence, by file."""
+"""Check photos and masks before training: report a fault in one sentence that names the file."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ DATA_ERRORS = (
     RuntimeError,
     ValueError,
 )
-"""What nerfstudio's dataparsers let escape when a capture is not as they expect. A TypeError counts only where it is
-raised in a dataparser: elsewhere it means that two versions of programs do not fit."""
+"""What nerfstudio's dataparsers raise for a broken capture. A TypeError counts only if a dataparser raises it:
+elsewhere it means that the versions of two packages do not fit."""
 DATAPARSERS = "nerfstudio.data.dataparsers."
 MODES = ("L", "RGB", "RGBA")
-"""Pixel formats that nerfstudio reads as they are meant; of a palette it would take the numbers for colours."""
+"""Pixel formats that nerfstudio reads correctly; it would read the indices of a palette as colours."""
 MASK_MODES = ("1", "L", "I", "I;16")
-"""The same of masks, whose pixels count where they are not zero."""
+"""Pixel formats of masks; a pixel counts where it is not zero."""
 EXIF_ORIENTATION = 0x0112
 EXIF_ON_ITS_SIDE = (5, 6, 7, 8)
-"""Orientations in which a viewer shows a photo's height as its width."""
+"""EXIF orientations that exchange width and height."""
 
 
 def dataparser_words(scene: Path) -> list[str]:
-    """Return the part of `ns-train`'s command line that says how a scene is parsed, with views held out.
+    """Return the dataparser and its options for `ns-train`, with held-out views.
 
     Args:
-        scene: folder in blender's format (known by its transforms_train.json), or in nerfstudio's, of which every 8th
-            view is held out.
+        scene: folder in blender's format (recognised by its transforms_train.json), or in nerfstudio's, of which every
+            8th view is held out.
     """
     if (scene / "transforms_train.json").exists():
         return ["blender-data"]
@@ -50,10 +50,10 @@ def dataparser_words(scene: Path) -> list[str]:
 
 @contextmanager
 def reading_data(folder: Optional[Path]) -> Iterator[None]:
-    """Tell in one sentence that a capture cannot be read.
+    """Report in one sentence that a capture cannot be read.
 
     Raises:
-        SystemExit: instead of whatever nerfstudio raises.
+        SystemExit: instead of the exception that nerfstudio raises.
     """
     try:
         yield
@@ -73,12 +73,12 @@ def module_of(error: BaseException) -> str:
 
 
 def check_photos(scene: DataparserOutputs) -> None:
-    """See that every photo and mask is there, can be opened, and has the size that its camera says.
+    """Check that every photo and mask exists, can be opened, and has the size that its camera says.
 
-    Only the files' headers are read, a fraction of a millisecond each.
+    Only the files' headers are read, in less than a millisecond each.
 
     Raises:
-        ValueError: naming the file, what is wrong with it and what to do.
+        ValueError: with the file, what is wrong with it and what to do.
     """
     sizes = zip(scene.cameras.width.flatten().tolist(), scene.cameras.height.flatten().tolist())
     masks: Sequence[Optional[Path]] = scene.mask_filenames or [None] * len(scene.image_filenames)
@@ -86,7 +86,7 @@ def check_photos(scene: DataparserOutputs) -> None:
         found, mode = header_of(photo)
         if found != size:
             raise ValueError(
-                f"{photo} has {found[0]} x {found[1]} pixels, and its camera says {size[0]} x {size[1]}: "
+                f"{photo} has {found[0]} x {found[1]} pixels, but its camera says {size[0]} x {size[1]}: "
                 f"{way_to_fit(photo, found, size)}"
             )
         if mode not in MODES:
@@ -95,7 +95,7 @@ def check_photos(scene: DataparserOutputs) -> None:
             continue
         mask_size, mask_mode = header_of(mask)
         if mask_size != found:
-            raise ValueError(f"the mask {mask} has another size than its photo {photo}: scale it")
+            raise ValueError(f"the mask {mask} has another size than its photo {photo}: scale the mask")
         if mask_mode not in MASK_MODES:
             raise ValueError(
                 f"the mask {mask} is stored as {mask_mode}, not as grey: convert it to grey (one channel), black where "
@@ -107,43 +107,43 @@ def header_of(path: Path) -> tuple[tuple[int, int], str]:
     """Return width and height in pixels, and the pixel format.
 
     Raises:
-        ValueError: if the file is missing or no picture.
+        ValueError: if the file is missing or is not a picture.
     """
     try:
         with Image.open(path) as image:
             return image.size, image.mode
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing: restore it, or leave its frame out") from None
+        raise ValueError(f"{path} is missing: restore it, or remove its frame") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be opened as a picture ({' '.join(str(error).split())})") from error
 
 
 def way_to_fit(photo: Path, found: tuple[int, int], wanted: tuple[int, int]) -> str:
-    """Say how a photo can get the size that its camera says, both as width and height in pixels."""
+    """Return what to do about a photo whose size differs from its camera's, both as width and height in pixels."""
     if found != wanted[::-1]:
         return "scale one of them"
     with Image.open(photo) as image:
         orientation = image.getexif().get(EXIF_ORIENTATION)
     if orientation in EXIF_ON_ITS_SIDE:
         return (
-            f"it is stored on its side with an EXIF orientation ({orientation}), which nerfstudio does not read. Turn "
-            "the pixels of all such photos (ImageMagick: mogrify -auto-orient)"
+            f"it is stored on its side with an EXIF orientation ({orientation}), which nerfstudio ignores. Turn the "
+            "pixels of all such photos (ImageMagick: mogrify -auto-orient)"
         )
-    return "turn the photo, or exchange w with h, fl_x with fl_y and cx with cy in its camera"
+    return "turn the photo, or swap w and h, fl_x and fl_y, and cx and cy in its camera"
 
 
 def held_out_scene(dataparser: Any, split: str) -> DataparserOutputs:
-    """Parse the photos that are held out.
+    """Parse the held-out photos.
 
-    nerfstudio evaluates on `val` in training and on `test` later, and wants a list of both where a capture names the
-    photos of its splits. Where only one is named it serves for both.
+    nerfstudio evaluates on `val` in training and on `test` later. If a capture lists the photos of its splits, it
+    requires both lists. Here a single one serves for both.
 
     Args:
         dataparser: nerfstudio's, set up.
         split: val or test.
 
     Raises:
-        ValueError: if a capture names the photos of its splits, but neither of these.
+        ValueError: if a capture lists the photos of its splits, but neither of these.
     """
     other = {"val": "test", "test": "val"}[split]
     for name in (split, other):
@@ -153,8 +153,8 @@ def held_out_scene(dataparser: Any, split: str) -> DataparserOutputs:
             if f"filenames for split {name} is missing" not in str(error):
                 raise
     raise ValueError(
-        "transforms.json names the photos to train on, and none that are held out: add test_filenames, a list of "
-        "photos, or an empty one"
+        "transforms.json lists the photos to train on, but no held-out photos: add test_filenames, a list of photos "
+        "that may be empty"
     )
 
 
@@ -173,11 +173,11 @@ def check_masks(photos: Sequence[dict[str, Any]], scene: DataparserOutputs) -> N
     """Refuse a mask that leaves nothing of its photo.
 
     Raises:
-        ValueError: naming both.
+        ValueError: with the mask and the photo.
     """
     for index, photo in enumerate(photos):
         if "mask" in photo and not bool(photo["mask"].any()):
             name = scene.mask_filenames[index] if scene.mask_filenames else "its mask"
             raise ValueError(
-                f"{name} leaves nothing of {scene.image_filenames[index]}: mend the mask, or leave both out"
+                f"{name} leaves nothing of {scene.image_filenames[index]}: repair the mask, or remove both"
             )

@@ -1,4 +1,4 @@
-"""The points that a splat begins with, as people bring them: merged, incomplete, or far from the origin."""
+"""Check the capture's point cloud and coordinates: broken or too few points, cameras far from the origin."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from distilled_splat.splat.frames import inverse
 
 LEAST_POINTS = 4
-"""A Gaussian begins as large as the distance to its three nearest neighbours."""
+"""The initial size of a Gaussian is the distance to its three nearest neighbours."""
 LEAST_LOG_SCALE = math.log(1e-7) / 2
-"""3DGS clamps the mean squared distance to the neighbours at 1e-7; equal points would be Gaussians of no size."""
+"""3DGS clamps the mean squared distance to the neighbours at 1e-7; duplicate points would have size 0."""
 LARGEST_STEP = 1e-4
-"""The step between two 32-bit floats at the cameras, as a part of the capture's size: about a tenth of a pixel."""
+"""Largest step between 32-bit floats at the cameras, as a fraction of the capture's size: about 0.1 pixel."""
 
 
 def clean_points(scene: DataparserOutputs) -> list[str]:
-    """Take from a parsed scene the points that no splat can begin with: those that are NaN or infinite.
+    """Remove points that are NaN or infinite from a parsed scene.
 
-    Where fewer than four are left all are taken, and the splat begins at random.
+    If fewer than four points are left, all are removed, and the splat starts from random points.
 
     Args:
         scene: its metadata are changed.
 
     Returns:
-        A sentence for each thing that was done.
+        A sentence for each change.
     """
     points, colors = (scene.metadata.get(f"points3D_{kind}") for kind in ("xyz", "rgb"))
     if points is None or colors is None:
@@ -41,18 +41,18 @@ def clean_points(scene: DataparserOutputs) -> list[str]:
     scene.metadata.update(points3D_xyz=points, points3D_rgb=colors)
     if len(points) < LEAST_POINTS:
         told.append(
-            f"The capture has {len(points)} usable points, and a splat needs {LEAST_POINTS} to begin with: it begins "
-            "at random instead."
+            f"The capture has {len(points)} usable points, and a splat needs at least {LEAST_POINTS}: it starts from "
+            "random points instead."
         )
         del scene.metadata["points3D_xyz"], scene.metadata["points3D_rgb"]
     return told
 
 
 def check_coordinates(scene: DataparserOutputs) -> None:
-    """Refuse a capture so far from its origin that 32-bit floats, in which nerfstudio reads it, blur it.
+    """Refuse a capture so far from the origin that nerfstudio's 32-bit floats are too coarse for it.
 
     Raises:
-        ValueError: naming the offset to subtract.
+        ValueError: with the offset to subtract.
     """
     back, scale = inverse(scene.dataparser_transform[:3].double(), float(scene.dataparser_scale))
     centers = scale * (scene.cameras.camera_to_worlds[:, :3, 3].double() @ back[:, :3].T + back[:, 3])

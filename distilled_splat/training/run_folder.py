@@ -1,4 +1,4 @@
-"""The folder that a training gets: a new one, or that of the interrupted run that it resumes."""
+"""Choose a training's run folder: a new one, or that of the interrupted run that it resumes."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from distilled_splat.runs.record import (
 
 
 def take_folder(config: TrainerConfig, set_timestamp: Callable[[], None]) -> None:
-    """Name the run, and keep other processes out of its folder before anything is written there.
+    """Name the run, and lock its folder before anything is written there.
 
     Args:
-        config: of the training. Its timestamp is set, and where an interrupted run of the same settings is resumed, its
-            `load_dir` as well.
-        set_timestamp: nerfstudio's own, which names a new run.
+        config: config of the training. Its timestamp is set; so is its `load_dir` if an interrupted run of the same
+            settings is resumed.
+        set_timestamp: nerfstudio's function, which names a new run.
 
     Raises:
         SystemExit: if another process trains in the folder, or if it holds a finished run, or an interrupted one of
@@ -48,13 +48,13 @@ def take_folder(config: TrainerConfig, set_timestamp: Callable[[], None]) -> Non
             tell_of_an_older_version(config)
     is_new = config.timestamp == "{timestamp}"
     set_timestamp()
-    while is_new and config.get_base_dir().exists():  # another run was begun in the same second
+    while is_new and config.get_base_dir().exists():  # another run was started in the same second
         time.sleep(0.1)
         config.timestamp = "{timestamp}"
         set_timestamp()
 
     run = config.get_base_dir()
-    # what trained here for a command that was killed may not have saved yet
+    # a training whose command was killed may still be saving here
     lock = lock_run(run, SECONDS_FOR_AN_ORPHAN if is_started_by_us() else 0)
     checkpoint = latest_checkpoint(config.get_checkpoint_dir())
     if config.load_dir is not None and config.load_step is None and checkpoint is not None:
@@ -69,12 +69,12 @@ def take_folder(config: TrainerConfig, set_timestamp: Callable[[], None]) -> Non
 
 
 def fault_of_folder(config: TrainerConfig, fingerprint: str, loads: bool) -> Optional[str]:
-    """Return why a run cannot train in its folder, in one sentence, or None if it can.
+    """Return why a run cannot train in its folder, in one sentence; None if it can.
 
     Args:
-        config: of the run, which has its name.
-        fingerprint: of its settings.
-        loads: whether it begins with a checkpoint that lies elsewhere.
+        config: config of the run, with its name set.
+        fingerprint: fingerprint of its settings.
+        loads: whether it starts from a checkpoint in another folder.
     """
     run = config.get_base_dir()
     record = read_record(run)
@@ -86,26 +86,26 @@ def fault_of_folder(config: TrainerConfig, fingerprint: str, loads: bool) -> Opt
     differing = differences(others, settings_of(config)) if isinstance(others, dict) else []
     which = f" ({', '.join(differing)})" if differing else ""
     return (
-        f"{run} holds an interrupted run of other settings{which}: give another --timestamp, or resume that run by its "
-        f"own command: {record.get('command', 'it has noted none')}"
+        f"{run} holds an interrupted run of other settings{which}: give another --timestamp, or resume that run with "
+        f"its own command: {record.get('command', '(not recorded)')}"
     )
 
 
 def tell_of_an_older_version(config: TrainerConfig) -> None:
-    """Say that runs of an older version are not resumed, where there are some that are not finished."""
+    """Print that unfinished runs of an older version are not resumed, if there are any."""
     folder = config.get_base_dir().parent
     runs = runs_of_an_older_version(folder, finished=False)
     if runs:
         CONSOLE.print(
             f"{folder} holds unfinished runs of an older distilled-splat ({', '.join(run.name for run in runs)}), "
-            "which this version cannot resume: a new run begins. Resume them with that version, or remove their "
+            "which this version cannot resume: a new run starts. Resume them with that version, or remove their "
             "folders.",
             soft_wrap=True, markup=False,
         )  # fmt: skip
 
 
 def begin_record(config: TrainerConfig) -> None:
-    """Write the record by which an interrupted run is known again, unless the folder has this run's already."""
+    """Write the record that identifies an interrupted run, unless the folder already has this run's."""
     run, fingerprint = config.get_base_dir(), settings_fingerprint(config)
     if not is_run_of(read_record(run), fingerprint):
         command = shlex.join(["ns-train", *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""Keep the shape of a training schedule whatever its length, and how far the Gaussians can travel in it."""
+"""Scale step numbers and learning rates to the length of the run and the size of the capture."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.engine.trainer import TrainerConfig
 
 SHORTEST = 0.1
-"""Learning rates grow no further in runs that are shorter than this part of the schedule's length."""
+"""Learning rates do not grow further in runs shorter than this fraction of the schedule's length."""
 
 
 def reach(cameras: Cameras) -> float:
-    """Return the largest coordinate of a camera, seen from the middle of all; 1 if all stand in one place.
+    """Return the largest camera coordinate, measured from the cameras' mean; 1 if all cameras are in one place.
 
-    nerfstudio brings captures to the size 1 in this sense, but blender-data and some others leave them as they are.
+    nerfstudio scales captures to size 1 in this sense, but blender-data and some other dataparsers do not.
     """
     centers = cameras.camera_to_worlds[:, :3, 3]
     return float((centers - centers.mean(dim=0)).abs().max()) or 1.0
 
 
 def multiply_rates(optimizers: dict[str, Any], factors: dict[str, float]) -> None:
-    """Multiply learning rates, first and final, in the config of the optimizers, by parameter group."""
+    """Multiply initial and final learning rates in the optimizers' config, by parameter group."""
     for name, factor in factors.items():
         group = optimizers[name]
         group["optimizer"].lr *= factor
@@ -34,15 +34,15 @@ def scaled_to_run(config: TrainerConfig) -> TrainerConfig:
     """Return a copy of a training config whose step numbers fit its `max_num_iterations`.
 
     The step numbers of our model configs (`model.step_fields`, `model.interval_fields`) and of the learning-rate
-    schedulers speak of a run of `model.schedule_length` steps. A run of another length gets them in proportion, so
-    that densification, degrees of spherical harmonics, resolution steps and learning-rate decay keep their place in it.
-    Two intervals do not: that of densification has a floor (`model.min_refine_every`), because it is the window over
-    which gradients are averaged, and a window of fewer views than that chooses Gaussians by chance; that of opacity
-    resets stays what it is, because a splat takes as many steps to recover from one in a short run as in a long one.
+    schedulers refer to a run of `model.schedule_length` steps. In a run of another length they are scaled in
+    proportion, so that densification, degrees of spherical harmonics, resolution steps and learning-rate decay keep
+    their place in the run. Two intervals are exceptions. That of densification has a minimum
+    (`model.min_refine_every`): gradients are averaged over it, and an average over fewer views selects Gaussians at
+    random. That of opacity resets is not scaled: a splat needs equally many steps to recover in short and long runs.
 
     With Adam a parameter moves by about its learning rate in every step. Centres, rotations and the harmonics above
-    degree 0 have small ones, which in a short run would leave them near to where they began; there theirs are larger,
-    by the powers that `model.lr_powers()` gives (see docs/method.md).
+    degree 0 have small learning rates; in a short run they would hardly leave their start. There their learning rates
+    are multiplied, by the powers that `model.lr_powers()` returns (see docs/method.md).
     """
     config = copy.deepcopy(config)
     model: Any = config.pipeline.model

@@ -1,4 +1,4 @@
-"""nerfstudio's trainer, made to stop anywhere without loss and to resume there."""
+"""nerfstudio's trainer, extended to stop at any step without loss and to resume there."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ from distilled_splat.training.schedule import multiply_rates, scaled_to_run
 
 PROGRESS_NAME = "progress.json"
 STEPS_PER_CHECK = 10
-"""Steps between two looks at the losses on a GPU, where each look waits for the GPU; on the CPU it costs nothing."""
+"""Steps between two checks of the losses on a GPU, where each check waits for the GPU; on a CPU it costs nothing."""
 WEIGHT_OF_A_PSNR = 0.1
-"""Share of one photo in the moving average of the PSNR."""
+"""Weight of one photo in the moving average of the PSNR."""
 
 
 @dataclass
 class ResumableTrainerConfig(TrainerConfig):
-    """A training run that the same command, given again, resumes."""
+    """A training run that resumes if you interrupt it and run the same command again."""
 
     _target: type = field(default_factory=lambda: ResumableTrainer)
     steps_per_save: int = 0
-    """Number of steps between two checkpoints; 0 saves by time, see seconds-per-save."""
+    """Steps between two checkpoints; 0 saves by time, see seconds-per-save."""
     seconds_per_save: float = 120
-    """Seconds between two checkpoints where steps-per-save is 0."""
+    """Seconds between two checkpoints if steps-per-save is 0."""
 
     def check(self) -> None:
-        """Refuse what cannot be trained here, before any time is spent.
+        """Refuse settings that cannot train on this machine, before any time is spent.
 
         Raises:
             SystemExit: with one sentence on the first fault found.
@@ -75,25 +75,25 @@ class ResumableTrainerConfig(TrainerConfig):
             )
 
     def set_timestamp(self) -> None:
-        """Name the run, and keep other processes out of its folder before anything is written there.
+        """Name the run, and lock its folder before anything is written there.
 
-        A run that was interrupted under the same settings keeps its name and its checkpoint.
+        An interrupted run of the same settings keeps its name and its checkpoint.
 
         Raises:
-            SystemExit: if what is asked for cannot be trained here, if another process trains in the folder, or if it
+            SystemExit: if the settings cannot train on this machine, if another process trains in the folder, or if it
                 holds a finished run, or an interrupted one of other settings.
         """
         self.check()
         take_folder(self, super().set_timestamp)
 
     def save_config(self) -> None:
-        """Save config.yml, and before it the record by which an interrupted run is known again.
+        """Save the record that identifies an interrupted run, and then config.yml.
 
         Raises:
             SystemExit: if the output folder cannot be written to.
         """
         with writing_to(self.get_base_dir()):
-            begin_record(self)  # before config.yml: a run that is killed between the two is known again
+            begin_record(self)  # before config.yml, so that a run killed between the two can be identified
             self.write_config()
 
     def write_config(self) -> None:
@@ -109,9 +109,9 @@ def write_config(config: TrainerConfig) -> None:
 
 
 class ResumableTrainer(Trainer):
-    """A trainer whose run ends at `max_num_iterations` in all, however often it was interrupted.
+    """A trainer whose run ends at `max_num_iterations` steps in total, however often it is interrupted.
 
-    Ctrl-C and SIGTERM end the step in hand, save, and leave; a checkpoint is whole or absent.
+    On Ctrl-C and SIGTERM it finishes the current step, saves, and exits; a checkpoint is whole or absent.
     """
 
     config: ResumableTrainerConfig
@@ -128,10 +128,10 @@ class ResumableTrainer(Trainer):
         self.psnr: Optional[Tensor] = None
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
-        """Set up as nerfstudio does, note what a student must know of a teacher, and report progress at every step.
+        """Set up as nerfstudio does, record what a student needs to know about a teacher, and report progress.
 
         Raises:
-            SystemExit: if the user interrupts it, the rasterizer cannot be had, or the run folder cannot be written to.
+            SystemExit: if the user interrupts it, there is no rasterizer, or the run folder cannot be written to.
         """
         try:
             with writing_to(self.base_dir), leaving_nothing_if_refused(self.base_dir):
@@ -148,7 +148,7 @@ class ResumableTrainer(Trainer):
         """Import or compile the device's rasterizer, which takes minutes the first time on a machine with CUDA.
 
         Raises:
-            SystemExit: if it cannot be had, with one sentence that says what to do.
+            SystemExit: if that fails, with one sentence that says what to do.
         """
         try:
             rasterizer_for(torch.device(self.device))
@@ -156,14 +156,14 @@ class ResumableTrainer(Trainer):
             raise SystemExit(str(error)) from None
 
     def setup_optimizers(self) -> Optimizers:
-        """Build the optimizers, with the learning rates that the model wants on a capture of this size."""
+        """Build the optimizers, with the model's learning rates for a capture of this size."""
         model, datamanager = self.pipeline.model, self.pipeline.datamanager
         optimizers = copy.deepcopy(self.config.optimizers)
         multiply_rates(optimizers, model.rates_on(datamanager.train_dataset.cameras))  # type: ignore[operator, union-attr]
         return Optimizers(optimizers, self.pipeline.get_param_groups())
 
     def note_what_a_student_must_know(self) -> None:
-        """Note the kind of teacher and the photos that it sees, and where the run lies if it should be moved."""
+        """Record the kind of teacher, its photos, and the run's folder, in case the run is moved later."""
         datamanager: Any = self.pipeline.datamanager
         scene = datamanager.train_dataparser_outputs
         photos = [path.name for path in scene.image_filenames]
@@ -172,7 +172,7 @@ class ResumableTrainer(Trainer):
         update_record(self.base_dir, variant=variant, photos=photos, scene=scene_fingerprint(scene), folder=folder)
 
     def train(self) -> None:
-        """Train up to `max_num_iterations` steps in all.
+        """Train up to `max_num_iterations` steps in total.
 
         Raises:
             SystemExit: if another process trains in this folder, when interrupted (after saving), if the training
@@ -185,8 +185,8 @@ class ResumableTrainer(Trainer):
         if found is not None and checkpoint_step(found) >= self._start_step:
             lock.release(force=True)
             raise SystemExit(
-                f"Another process has trained in {self.base_dir} since this one began, or with other settings: give "
-                "the same command again to resume it, or another --timestamp."
+                f"Another process has trained in {self.base_dir} since this one started, or with other settings: run "
+                "the same command again to resume it, or set another --timestamp."
             )
         for left_by_a_kill in self.base_dir.glob(".*.part"):
             left_by_a_kill.unlink()
@@ -194,7 +194,7 @@ class ResumableTrainer(Trainer):
         self.step = self._start_step - 1
         threads = torch.get_num_threads()
         if not self.device.startswith("cuda"):
-            # OpenMP threads that wait for torch's next small operation would take the cores from our kernels' threads
+            # torch's waiting OpenMP threads would take the cores from our kernels' threads
             torch.set_num_threads(1)
         try:
             with self.interrupts, writing_to(self.base_dir):
@@ -207,10 +207,10 @@ class ResumableTrainer(Trainer):
             lock.release(force=True)
 
     def run_loop(self) -> None:
-        """Run nerfstudio's loop over the steps that are left.
+        """Run nerfstudio's loop over the remaining steps.
 
-        After loading a checkpoint nerfstudio 1.1.5 makes `max_num_iterations` steps more, and its later versions as
-        many in all. So `after_step` ends the loop at the last step, and the loop is not begun if there is none.
+        After loading a checkpoint nerfstudio 1.1.5 makes `max_num_iterations` more steps, later versions that many in
+        total. So `after_step` ends the loop at the last step, and the loop does not start if no step remains.
         """
         if self._start_step < self.config.max_num_iterations:
             return super().train()
@@ -218,18 +218,18 @@ class ResumableTrainer(Trainer):
         self._after_train()
 
     def stop(self, reason: str) -> None:
-        """Ask for the end of training after the step in hand."""
+        """End the training after the current step."""
         self.stopped_by = reason
         self.stop_training = True
 
     def _after_train(self) -> None:
         if self.last_done >= 0:
-            self.step = self.last_done  # nerfstudio has counted on before it saw the stop
+            self.step = self.last_done  # nerfstudio has already increased the step
         if self.stopped_by is None:
-            # nerfstudio's log wants to know a step, and there was none if all had been made before the last stop
+            # nerfstudio's log needs a step, and there was none if the last stop came after the last step
             writer.GLOBAL_BUFFER.setdefault("step", self.step)
             return super()._after_train()
-        if self.last_done >= 0:  # else not one step has run since the last checkpoint
+        if self.last_done >= 0:  # otherwise no step has run since the last checkpoint
             self.save_checkpoint(self.last_done)
         done = max(self.last_done + 1, self._start_step)
         self.note_in_record(finished=done >= self.config.max_num_iterations)
@@ -242,25 +242,25 @@ class ResumableTrainer(Trainer):
             super().eval_iteration(step)
 
     def train_iteration(self, step: int) -> Any:
-        """Train one step, look whether its losses are numbers, and keep a moving average of the PSNR.
+        """Train one step, check that its losses are finite, and update the moving average of the PSNR.
 
         Raises:
-            SystemExit: if one is not.
+            SystemExit: if a loss is NaN or infinite.
         """
         loss, losses, metrics = super().train_iteration(step)
         self.losses = {name: value.detach() for name, value in losses.items()}
         if self.device == "cpu" or step % STEPS_PER_CHECK == 0:
             self.refuse_divergence(step, self.losses, {})
-        if "psnr" in metrics:  # of one photo, it would jump about
+        if "psnr" in metrics:  # an average, because that of single photos varies much
             psnr = metrics["psnr"].detach()
             self.psnr = psnr if self.psnr is None else torch.lerp(self.psnr, psnr, WEIGHT_OF_A_PSNR)
-        return loss.detach(), self.losses, metrics  # nerfstudio writes them down as numbers
+        return loss.detach(), self.losses, metrics  # nerfstudio logs them as numbers
 
     def refuse_divergence(self, step: int, losses: dict[str, Tensor], parameters: dict[str, Tensor]) -> None:
         """End the training, unsaved, if a loss or a parameter is NaN or infinite.
 
         Raises:
-            SystemExit: naming the step, the number and the last good checkpoint.
+            SystemExit: with the step, the number and the last good checkpoint.
         """
         fault = not_finite(losses, parameters)
         if fault is None:
@@ -268,7 +268,9 @@ class ResumableTrainer(Trainer):
         checkpoint = latest_checkpoint(self.checkpoint_dir)
         left = "There is no checkpoint yet"
         if checkpoint is not None:
-            left = f"The same command resumes from the last good checkpoint, {checkpoint}; if it happens again"
+            left = (
+                f"The same command resumes from the last good checkpoint, {checkpoint}. If the training diverges again"
+            )
         raise SystemExit(
             f"The training diverged in step {step}: {fault}. {left}: lower the learning rates "
             "(--optimizers.scales.optimizer.lr and the others)."
@@ -291,19 +293,21 @@ class ResumableTrainer(Trainer):
             "scalers": self.grad_scaler.state_dict(),
         }
         self.last_save = time.monotonic()
-        # nerfstudio takes every name in the checkpoint folder for a checkpoint, a temporary one too
+        # nerfstudio treats every file in the checkpoint folder as a checkpoint, including temporary ones
         write_beside(path, lambda temporary: save_tensors(content, temporary), scratch=self.base_dir)
         if self.config.save_only_latest_checkpoint:
             for older in self.checkpoint_dir.glob("step-*.ckpt"):
                 if older != path:
-                    with suppress(PermissionError):  # on Windows, while anybody reads it: the next save removes it
+                    with suppress(
+                        PermissionError
+                    ):  # on Windows, while another program reads it: the next save removes it
                         older.unlink()
 
     def after_step(self, step: int) -> None:
-        """Stop at the last step or when the command that started this one is gone, save when it is time, and report."""
+        """Stop at the last step or when the parent command is gone, save at the interval, and report progress."""
         self.last_done, total = step, self.config.max_num_iterations
         if self.stopped_by is not None or step + 1 >= total:
-            self.stop_training = True  # nerfstudio takes back a stop from before its loop
+            self.stop_training = True  # nerfstudio resets a stop from before its loop
         if is_orphan():
             self.stop("the end of the command that started this training")
         now = time.monotonic()
@@ -313,7 +317,7 @@ class ResumableTrainer(Trainer):
             return
         self.last_report = now
         done = step + 1 - self._start_step
-        if done == 1:  # it reads the kernels, which says nothing of the others
+        if done == 1:  # the first step loads the kernels, so its time says nothing about the others
             self.first_step_at = now
         pace = (now - self.first_step_at) / (done - 1) if done > 1 else None
         report = {
@@ -323,32 +327,32 @@ class ResumableTrainer(Trainer):
             "gaussians": self.pipeline.model.num_points,  # type: ignore[union-attr]
             "psnr": None if self.psnr is None else round(float(self.psnr), 2),
         }
-        with suppress(OSError):  # a report is not worth a training
+        with suppress(OSError):  # a failed report must not end a training
             write_json(self.base_dir / PROGRESS_NAME, report)
 
     def after_train(self, step: int) -> None:
-        """Note in the run's record that it is finished, if it is, and let Ctrl-C end the viewer that stays open."""
-        self.flush_logs()  # before the viewer, which stays open
+        """Record whether the run is finished, and let Ctrl-C end the viewer that stays open."""
+        self.flush_logs()  # now, because the viewer stays open afterwards
         self.interrupts.restore()
         self.note_in_record(finished=step + 1 >= self.config.max_num_iterations)
 
     def flush_logs(self) -> None:
-        """Write what tensorboard's writers still hold: their threads end with the process, whatever is in them."""
+        """Write what tensorboard's writers still hold: their threads end with the process."""
         for logger in writer.EVENT_WRITERS:
             if isinstance(logger, writer.TensorboardWriter):
                 logger.tb_writer.flush()
 
     def note_in_record(self, finished: bool) -> None:
-        """Keep the run's state and the seconds it has trained in all."""
+        """Record the run's state and its total training time in seconds."""
         update_record(self.base_dir, finished=finished, seconds=self.seconds_trained())
 
     def seconds_trained(self) -> float:
-        """Return the seconds that the run has trained in all, however often it was interrupted."""
+        """Return the run's total training time in seconds, however often it was interrupted."""
         return round(read_record(self.base_dir).get("seconds", 0) + time.monotonic() - self.started_at, 1)
 
 
 def read_progress(run: Path) -> dict[str, Any]:
-    """Return a run's last report of progress, empty if there is none."""
+    """Return a run's last progress report; empty if there is none."""
     try:
         return json.loads((run / PROGRESS_NAME).read_text(encoding="utf8"))
     except (OSError, ValueError):

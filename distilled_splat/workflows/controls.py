@@ -13,58 +13,28 @@ from typing import Any, Optional
 
 from rich.console import Console
 
-from distilled_splat.evaluation.results import GEOMETRY, carried_over, with_result
+from distilled_splat.evaluation.results import GEOMETRY, PERCEPTUAL, carried_over, with_result
 from distilled_splat.jobs.command import start
 from distilled_splat.jobs.graph import Job
 from distilled_splat.runs.checkpoints import latest_checkpoint
 from distilled_splat.runs.files import write_json
 from distilled_splat.runs.fingerprints import digest
 from distilled_splat.runs.record import read_record
-from distilled_splat.workflows.controls_report import DEFAULT, write_report
-
-TEACHER, STUDENT, PAPER = "splatfacto-teacher", "distilled-splatfacto", "distilled-splatfacto-paper"
-NO_TEACHERS = ("--pipeline.model.lambda-kd", "0", "--pipeline.model.virtual-fraction", "0")
-LABELLED_PHOTOS = ("--pipeline.model.lambda-kd", "1")
-NO_STRUCTURE = ("--pipeline.model.lambda-structure", "0", "--pipeline.model.lambda-depth", "0")
-STRUCTURE = ("--pipeline.model.lambda-structure", "1", "--pipeline.model.lambda-depth", "0")
-NO_VIRTUAL = ("--pipeline.model.virtual-fraction", "0")
-VIRTUAL = ("--pipeline.model.virtual-fraction", "0.5")
-FROM_POINTS = (
-    "--pipeline.model.start-from", "points", "--pipeline.model.stop-split-at", "12000",
-    "--pipeline.model.prune-start", "12000", "--pipeline.model.prune-stop", "21000",
-)  # fmt: skip
-"""A student that never sees a teacher: it grows until two fifths of its run and is pruned until two thirds."""
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of student: its row in the table, its teachers (names of runs), its options, its method."""
-
-    row: str
-    teachers: tuple[str, ...]
-    options: tuple[str, ...] = ()
-    method: str = STUDENT
-
-
-THREE_KINDS = ("standard", "perturbed", "dropout")
-KINDS = (
-    Kind("no teachers, from the points", ("standard",), (*NO_TEACHERS, *NO_STRUCTURE, *FROM_POINTS)),
-    Kind("no labels, from the standard teacher", ("standard",), (*NO_TEACHERS, *NO_STRUCTURE)),
-    Kind("one standard teacher", ("standard",), (*LABELLED_PHOTOS, *NO_STRUCTURE, *NO_VIRTUAL)),
-    Kind(
-        "three standard teachers",
-        ("standard", "standard 2", "standard 3"),
-        (*LABELLED_PHOTOS, *NO_STRUCTURE, *NO_VIRTUAL),
-    ),
-    Kind("three kinds", THREE_KINDS, (*LABELLED_PHOTOS, *NO_STRUCTURE, *NO_VIRTUAL)),
-    Kind("three kinds + structure", THREE_KINDS, (*LABELLED_PHOTOS, *STRUCTURE, *NO_VIRTUAL)),
-    Kind("three kinds + virtual views", THREE_KINDS, (*LABELLED_PHOTOS, *NO_STRUCTURE, *VIRTUAL)),
-    Kind("three kinds + structure + virtual views", THREE_KINDS, (*LABELLED_PHOTOS, *STRUCTURE, *VIRTUAL)),
-    Kind("our default without structural loss", THREE_KINDS, NO_STRUCTURE),
-    Kind(DEFAULT, THREE_KINDS),
-    Kind("the paper's schedule", THREE_KINDS, method=PAPER),
+from distilled_splat.workflows.control_kinds import (
+    CAPPED,
+    DEFAULT,
+    KINDS,
+    PAPER_ABLATION,
+    STOCK,
+    STOCK_OPTIONS,
+    STUDENT,
+    TEACHER,
+    TEACHERS,
+    THREE_KINDS,
+    teachers_for,
+    wanted_rows,
 )
-CAPPED = "splatfacto capped at N, steps of teacher and student"
+from distilled_splat.workflows.controls_report import write_report
 
 
 @dataclass
@@ -86,15 +56,17 @@ class QualityBench:
     seeds: int = 3
     """Students of each kind."""
     rows: tuple[str, ...] = ()
-    """Kinds of students to train, by the names in the table; all if none are given."""
+    """Kinds of students to train, by the names in the table, or by patterns of them; without any, all but "paper: *",
+    the ablation of the paper's own method."""
 
     def run(self) -> None:
-        """Train what is missing, measure, and write the results."""
+        """Train what is missing, measure, and write the results.
 
-        known = [kind.row for kind in KINDS] + [CAPPED]
-        for row in self.rows:
-            if row not in known:
-                raise ValueError(f"There is no row {row!r}: choose from {', '.join(map(repr, known))}.")
+        Raises:
+            ValueError: if there is no such row.
+            SystemExit: if a training fails.
+        """
+        _ = self.wanted  # before anything is read or trained
         path, setting = self.output / "results.json", self.setting()
         results: list[dict[str, Any]] = []
         if path.exists():
@@ -106,6 +78,11 @@ class QualityBench:
             self.picture(scene)
         write_report(self.output, results)
 
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The rows that are to be trained."""
+        return wanted_rows(self.rows)
+
     def picture(self, scene: Path) -> None:
         """Write photo, standard teacher, our default student at the middle size and its error beside the results."""
         from distilled_splat.evaluation.compare import compare
@@ -116,8 +93,9 @@ class QualityBench:
         teacher = self.output / "runs" / scene.name / TEACHER / "standard"
         name = f"{slug(DEFAULT)}-{round(fraction * gaussian_count(teacher))}-0"
         student = self.output / "runs" / scene.name / STUDENT / name
-        if self.wanted(DEFAULT) and not path.exists():
-            student_picture(compare(student / "config.yml", [teacher], PICTURED_VIEWS), path)
+        if DEFAULT in self.wanted and not path.exists():
+            comparison = compare(student / "config.yml", [teacher], PICTURED_VIEWS, perceptual_of=())
+            student_picture(comparison, path)
 
     def setting(self) -> dict[str, Any]:
         """Return what all results depend on beside the code: data, steps, versions, machine."""
@@ -132,19 +110,17 @@ class QualityBench:
             "processor": processor_name(),
         }
 
-    def wanted(self, row: str) -> bool:
-        """Say whether a row is to be trained."""
-        return not self.rows or row in self.rows
-
     def scene_results(self, scene: Path) -> Iterator[dict[str, Any]]:
         """Train and measure one scene's teachers and students, one after the other."""
-        kinds = [kind for kind in KINDS if self.wanted(kind.row)]
-        names = [*THREE_KINDS]
-        if any("standard 2" in kind.teachers for kind in kinds):
-            names += ["standard 2", "standard 3"]
-        teachers = {name: self.train_teacher(scene, name, place) for place, name in enumerate(names)}
+        kinds = [kind for kind in (*KINDS, *PAPER_ABLATION) if kind.row in self.wanted]
+        teachers = {name: self.train_teacher(scene, name) for name in teachers_for(kinds)}
         yield from measured(scene, teachers)
         three = [teachers[name] for name in THREE_KINDS]
+        if STOCK in self.wanted:
+            for seed in range(self.seeds):
+                as_written = "--pipeline.model.schedule-length", str(self.iterations)
+                run = self.train(scene, TEACHER, f"{slug(STOCK)}-{seed}", seed, *STOCK_OPTIONS, *as_written)
+                yield student_result(scene, STOCK, None, seed, run, three)
         count = gaussian_count(teachers["standard"])
         for fraction in self.fractions:
             size = round(fraction * count)
@@ -160,7 +136,7 @@ class QualityBench:
                         "--pipeline.model.teachers", *(str(teachers[name]) for name in kind.teachers),
                     )  # fmt: skip
                     yield student_result(scene, kind.row, fraction, seed, run, three)
-            if self.wanted(CAPPED):
+            if CAPPED in self.wanted:
                 for seed in range(self.seeds):
                     # where a scene has no points of its own, the random ones must leave room to grow
                     capped = (
@@ -171,8 +147,9 @@ class QualityBench:
                     run = self.train(scene, TEACHER, f"capped-{size}-{seed}", seed, *capped)
                     yield student_result(scene, CAPPED, fraction, seed, run, three)
 
-    def train_teacher(self, scene: Path, name: str, seed: int) -> Path:
+    def train_teacher(self, scene: Path, name: str) -> Path:
         """Train one teacher; its kind is the first word of its name."""
+        seed = TEACHERS.index(name)
         return self.train(scene, TEACHER, slug(name), seed, "--pipeline.model.variant", name.split()[0])
 
     def train(self, scene: Path, method: str, name: str, seed: int, *options: str) -> Path:
@@ -217,21 +194,24 @@ def gaussian_count(run: Path) -> int:
 def measured(scene: Path, teachers: dict[str, Path]) -> Iterator[dict[str, Any]]:
     """Measure the teachers and the mean render of the three kinds on the held-out views."""
     from distilled_splat.evaluation.compare import compare
+    from distilled_splat.evaluation.measuring import MEAN
 
     for name, run in teachers.items():
         yield result_of(scene, f"{name} teacher", None, 0, run, compare(run / "config.yml", []).rows[-1])
     three = [teachers[name] for name in THREE_KINDS]
-    rows = {row.name: row for row in compare(three[0] / "config.yml", three).rows}
-    yield result_of(scene, "mean of the three kinds", None, 0, None, rows["mean of teachers"])
+    rows = {row.name: row for row in compare(three[0] / "config.yml", three, perceptual_of=(MEAN,)).rows}
+    yield result_of(scene, "mean of the three kinds", None, 0, None, rows[MEAN])
 
 
 def student_result(
-    scene: Path, row: str, fraction: float, seed: int, run: Path, teachers: Sequence[Path]
+    scene: Path, row: str, fraction: Optional[float], seed: int, run: Path, teachers: Sequence[Path]
 ) -> dict[str, Any]:
     """Measure one student; by these teachers its geometry, where the scene has no depth maps."""
     from distilled_splat.evaluation.compare import compare
 
-    return result_of(scene, row, fraction, seed, run, compare(run / "config.yml", teachers).rows[-1])
+    return result_of(
+        scene, row, fraction, seed, run, compare(run / "config.yml", teachers, perceptual_of=("student",)).rows[-1]
+    )
 
 
 def result_of(
@@ -249,8 +229,10 @@ def result_of(
         "megabytes": row.megabytes,
         "psnr": row.psnr,
         "ssim": row.ssim,
+        **{name: getattr(row, name) for name in PERCEPTUAL},
         "seconds": row.seconds,
         **{name: getattr(row, name) for name in GEOMETRY},
+        "photos": row.photos,
         "fingerprint": record.get("fingerprint"),
         "checkpoint": None if checkpoint is None else file_digest(checkpoint),
     }

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from distilled_splat.evaluation.results import GEOMETRY
+from distilled_splat.evaluation.paired import TITLES, paired_differences
+from distilled_splat.evaluation.results import GEOMETRY, PERCEPTUAL
 from distilled_splat.runs.files import write_beside
+from distilled_splat.workflows.control_kinds import DEFAULT, STANDARD_TEACHER, control_of
 
-DEFAULT = "our default"
 Key = tuple[str, Optional[float], str]
 
 
@@ -27,20 +28,65 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
     Errors of the geometry are by the capture's depth maps where it has some, else by the teachers' mean.
     """
-    heads = ("scene", "size", "row", "Gaussians", "MB", "PSNR", "SSIM", *GEOMETRY, "seconds", "runs")
+    looks = [name for name in PERCEPTUAL if any(result.get(name) is not None for result in results)]
+    heads = (
+        "scene",
+        "size",
+        "row",
+        "Gaussians",
+        "MB",
+        "PSNR",
+        "SSIM",
+        *(TITLES[name] for name in looks),
+        *GEOMETRY,
+        "seconds",
+        "runs",
+    )
     lines = [f"| {' | '.join(heads)} |".replace("_", " "), "|---" * len(heads) + "|"]
     for (scene, fraction, row), group in grouped(results).items():
         psnr, psnr_spread = summary([result["psnr"] for result in group])
         ssim, ssim_spread = summary([result["ssim"] for result in group])
         seconds = [result["seconds"] for result in group if result["seconds"] is not None]
-        geometry = " | ".join(percents([result.get(name) for result in group]) for name in GEOMETRY)
+        perceptual = [decimals([result.get(name) for result in group]) for name in looks]
+        geometry = [percents([result.get(name) for result in group]) for name in GEOMETRY]
+        more = " | ".join([*perceptual, *geometry])
         size = "" if fraction is None else f"{100 * fraction:g} %"
         time = f"{summary(seconds)[0]:.0f}" if seconds else ""
         lines.append(
             f"| {scene} | {size} | {row} | {group[0]['gaussians']} | {group[0]['megabytes']:.1f} "
-            f"| {psnr:.2f} ± {psnr_spread:.2f} | {ssim:.4f} ± {ssim_spread:.4f} | {geometry} | {time} | {len(group)} |"
+            f"| {psnr:.2f} ± {psnr_spread:.2f} | {ssim:.4f} ± {ssim_spread:.4f} | {more} | {time} | {len(group)} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def differences_table(results: Sequence[dict[str, Any]]) -> str:
+    """Return by how much each row differs, photo by photo, from its control without labels and from the teacher.
+
+    Means with their 95 % intervals, see `paired_difference`; nothing where no photos were measured one by one.
+    """
+    groups = grouped(results)
+    names = [name for name in TITLES if any(name in (result.get("photos") or {}) for result in results)]
+    lines = []
+    for (scene, fraction, row), group in groups.items():
+        for against, size in ((control_of(row), fraction), (STANDARD_TEACHER, None)):
+            other = groups.get((scene, size, against), [])
+            ours, theirs = ([run["photos"] for run in runs if run.get("photos")] for runs in (group, other))
+            found = paired_differences(ours, theirs) if ours and theirs and row != against else {}
+            if found:
+                words = (found[name].words(name) if name in found else "" for name in names)
+                size_words = "" if fraction is None else f"{100 * fraction:g} %"
+                count = next(iter(found.values())).photos
+                lines.append(f"| {scene} | {size_words} | {row} | {against} | {' | '.join(words)} | {count} |")
+    if not lines:
+        return ""
+    heads = ("scene", "size", "row", "minus", *(TITLES[name] for name in names), "photos")
+    return "\n".join([f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *lines]) + "\n"
+
+
+def decimals(values: Sequence[Optional[float]]) -> str:
+    """Return the mean of numbers with its spread; nothing if there are none."""
+    known = [value for value in values if value is not None]
+    return "{:.4f} ± {:.4f}".format(*summary(known)) if known else ""
 
 
 def percents(values: Sequence[Optional[float]]) -> str:
@@ -86,7 +132,8 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
 
 def write_report(output: Path, results: Sequence[dict[str, Any]]) -> None:
     """Write table.md and rate-distortion.png beside results.json."""
-    write_beside(output / "table.md", lambda temporary: temporary.write_text(table(results), encoding="utf8"))
+    tables = "\n".join(part for part in (table(results), differences_table(results)) if part)
+    write_beside(output / "table.md", lambda temporary: temporary.write_text(tables, encoding="utf8"))
     plot(results, output / "rate-distortion.png")
 
 

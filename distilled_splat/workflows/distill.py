@@ -17,6 +17,7 @@ from distilled_splat.runs.record import update_record
 from distilled_splat.runs.words import type_and_words
 from distilled_splat.student.model import DistilledModelConfig
 from distilled_splat.teachers.fit import TeacherFrame
+from distilled_splat.teachers.kinds import VARIANTS, Variant
 from distilled_splat.teachers.reading import read_teacher
 from distilled_splat.training.trainer import ResumableTrainer, ResumableTrainerConfig, write_config
 from distilled_splat.workflows.teachers_first import ensure_teachers
@@ -30,6 +31,8 @@ class DistilledTrainerConfig(ResumableTrainerConfig):
     _target: type = field(default_factory=lambda: DistilledTrainer)
     teacher_iterations: Optional[int] = None
     """Steps to train each teacher for; as many as the student if not given."""
+    teacher_kinds: tuple[Variant, ...] = VARIANTS
+    """Teachers to train where none are given, each kind once. "standard" alone costs half the time of all three."""
     teacher_slots: Optional[int] = None
     """Teachers to train at a time: one on each GPU if not given, or one after the other on a CPU, which more than one
     share."""
@@ -43,6 +46,10 @@ class DistilledTrainerConfig(ResumableTrainerConfig):
         super().check()
         assert isinstance(self.pipeline.model, DistilledModelConfig)
         self.pipeline.model.check()
+        kinds = self.teacher_kinds
+        if not kinds or len(set(kinds)) < len(kinds):
+            given = " ".join(kinds) or "(none)"
+            raise SystemExit(f"--teacher-kinds {given}: name one kind or more of {', '.join(VARIANTS)}, each once.")
 
     def set_timestamp(self) -> None:
         """Name the run, after a look at the teachers that are given: the photos need not be read, nor a folder made.

@@ -12,7 +12,6 @@ from nerfstudio.engine.trainer import TrainerConfig
 
 from distilled_splat.jobs.graph import Job
 from distilled_splat.runs.fingerprints import digest, outcome_fingerprint, scene_fingerprint
-from distilled_splat.teachers.kinds import VARIANTS
 from distilled_splat.workflows.distill import DistilledTrainerConfig
 from distilled_splat.workflows.teacher_configs import parsed_scene, teacher_config
 from distilled_splat.workflows.training_jobs import training_job
@@ -42,7 +41,7 @@ class Plan:
 
 
 def scene_plan(student: DistilledTrainerConfig, fractions: Sequence[float]) -> Plan:
-    """Plan one scene: three teachers, and for each fraction a student that needs them and its comparison with them.
+    """Plan one scene: its teachers, and for each fraction a student that needs them and its comparison with them.
 
     The teachers are those of `ns-train distilled-splatfacto` with the same options: what one has trained, the other
     takes. A student's run is named after its fraction and a hash of all that decides its outcome.
@@ -64,8 +63,9 @@ def scene_plan(student: DistilledTrainerConfig, fractions: Sequence[float]) -> P
         plan.configs[title] = config
         return job
 
-    teachers = [teacher_config(student, variant, scene) for variant in VARIANTS]
-    needs = [add(f"{name}, {variant} teacher", config).name for variant, config in zip(VARIANTS, teachers, strict=True)]
+    kinds = student.teacher_kinds
+    teachers = [teacher_config(student, variant, scene) for variant in kinds]
+    needs = [add(f"{name}, {variant} teacher", config).name for variant, config in zip(kinds, teachers, strict=True)]
     for fraction in fractions:
         config = student_config(student, fraction, teachers, scene)
         run = config.get_base_dir()

@@ -12,7 +12,7 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from distilled_splat.runs.fingerprints import outcome_fingerprint, scene_fingerprint
-from distilled_splat.teachers.kinds import VARIANTS, TeacherModelConfig
+from distilled_splat.teachers.kinds import VARIANTS, TeacherModelConfig, Variant
 from distilled_splat.training.model import PortableSplatfactoModelConfig
 from distilled_splat.training.optimizers import CooldownSchedulerConfig, splat_optimizers
 from distilled_splat.training.photos import check_photos, held_out_scene, reading_data
@@ -42,7 +42,7 @@ def parsed_scene(config: ResumableTrainerConfig) -> DataparserOutputs:
     return scene
 
 
-def teacher_config(student: Any, variant: str, scene: str) -> ResumableTrainerConfig:
+def teacher_config(student: Any, variant: Variant, scene: str) -> ResumableTrainerConfig:
     """Return the config of one teacher of a student.
 
     It has the student's data, its output folder, and its options of splatfacto and of the optimizers. Its run is named
@@ -57,7 +57,7 @@ def teacher_config(student: Any, variant: str, scene: str) -> ResumableTrainerCo
     shared = {item.name: getattr(student.pipeline.model, item.name) for item in fields(PortableSplatfactoModelConfig)}
     shared.pop("_target")
     pipeline = copy.deepcopy(student.pipeline)
-    pipeline.model = TeacherModelConfig(**copy.deepcopy(shared), variant=variant)  # type: ignore[arg-type]
+    pipeline.model = TeacherModelConfig(**copy.deepcopy(shared), variant=variant)
     pipeline.datamanager.data = pipeline.datamanager.data or student.data  # type: ignore[attr-defined]
     place = VARIANTS.index(variant)
     pipeline.datamanager.train_cameras_sampling_seed += place  # type: ignore[attr-defined]
@@ -106,10 +106,10 @@ def teacher_optimizers(student: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def teacher_configs(student: Any) -> list[ResumableTrainerConfig]:
-    """Return the configs of a standard, a perturbed and a dropout teacher.
+    """Return the configs of a student's teachers: of the kinds that it asks for.
 
     Raises:
         SystemExit: if the data cannot be read.
     """
     scene = scene_fingerprint(parsed_scene(student))
-    return [teacher_config(student, variant, scene) for variant in VARIANTS]
+    return [teacher_config(student, variant, scene) for variant in student.teacher_kinds]

@@ -23,7 +23,7 @@ from distilled_splat.workflows.training_jobs import prepare, training_job
 
 
 def ensure_teachers(student: Any, job: Job) -> tuple[tuple[Path, ...], Progress]:
-    """Return a student's teachers: those that its config names, or else three that are trained first if need be.
+    """Return a student's teachers: those that its config names, or else those that it asks for, trained if need be.
 
     Args:
         student: the student's config (`distill.DistilledTrainerConfig`), step numbers not yet scaled to the run.

@@ -1,0 +1,122 @@
+"""The rows of the quality benchmark: which students are trained beside ours, by which teachers and options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+TEACHER, STUDENT, PAPER = "splatfacto-teacher", "distilled-splatfacto", "distilled-splatfacto-paper"
+TEACHERS = (
+    "standard", "perturbed", "dropout",
+    "standard 2", "standard 3", "perturbed 2", "perturbed 3", "dropout 2", "dropout 3",
+)  # fmt: skip
+"""Names of teachers: their kind, and which of that kind. A teacher's seed is its place here."""
+THREE_KINDS = TEACHERS[:3]
+
+NO_LABELS = ("--pipeline.model.lambda-kd", "0", "--pipeline.model.virtual-fraction", "0")
+LABELLED_PHOTOS = ("--pipeline.model.lambda-kd", "1")
+NO_STRUCTURE = ("--pipeline.model.lambda-structure", "0", "--pipeline.model.lambda-depth", "0")
+STRUCTURE = ("--pipeline.model.lambda-structure", "1", "--pipeline.model.lambda-depth", "0")
+NO_VIRTUAL = ("--pipeline.model.virtual-fraction", "0")
+VIRTUAL = ("--pipeline.model.virtual-fraction", "0.5")
+FROM_POINTS = (
+    "--pipeline.model.start-from", "points", "--pipeline.model.stop-split-at", "12000",
+    "--pipeline.model.prune-start", "12000", "--pipeline.model.prune-stop", "21000",
+)  # fmt: skip
+"""A student that never sees a teacher: it grows until two fifths of its run and is pruned until two thirds."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of student: its row in the table, its teachers (names of runs), its options, its method."""
+
+    row: str
+    teachers: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    method: str = STUDENT
+
+
+def of_paper(change: str, teachers: tuple[str, ...] = THREE_KINDS, options: tuple[str, ...] = ()) -> Kind:
+    """Return the paper's student with one change."""
+    return Kind(f"paper: {change}", teachers, options, PAPER)
+
+
+def three_of(variant: str) -> tuple[str, ...]:
+    """Return the names of three teachers of one kind."""
+    return variant, f"{variant} 2", f"{variant} 3"
+
+
+def grid(resolution: int) -> tuple[str, ...]:
+    """Return the options that give the histogram of the structural loss so many voxels along each axis."""
+    return "--pipeline.model.structure-resolutions", str(resolution)
+
+
+DEFAULT, PAPER_ROW, STANDARD_TEACHER = "our default", "the paper's schedule", "standard teacher"
+NO_LABELS_ROW = "no labels, from the standard teacher"
+NO_LABELS_PAPER = "paper: without labels and structural loss"
+KINDS = (
+    Kind("no teachers, from the points", ("standard",), (*NO_LABELS, *NO_STRUCTURE, *FROM_POINTS)),
+    Kind(NO_LABELS_ROW, ("standard",), (*NO_LABELS, *NO_STRUCTURE)),
+    Kind("one standard teacher", ("standard",), (*LABELLED_PHOTOS, *NO_STRUCTURE, *NO_VIRTUAL)),
+    Kind("three standard teachers", three_of("standard"), (*LABELLED_PHOTOS, *NO_STRUCTURE, *NO_VIRTUAL)),
+    Kind("three kinds", THREE_KINDS, (*LABELLED_PHOTOS, *NO_STRUCTURE, *NO_VIRTUAL)),
+    Kind("three kinds + structure", THREE_KINDS, (*LABELLED_PHOTOS, *STRUCTURE, *NO_VIRTUAL)),
+    Kind("three kinds + virtual views", THREE_KINDS, (*LABELLED_PHOTOS, *NO_STRUCTURE, *VIRTUAL)),
+    Kind("three kinds + structure + virtual views", THREE_KINDS, (*LABELLED_PHOTOS, *STRUCTURE, *VIRTUAL)),
+    Kind("our default without structural loss", THREE_KINDS, NO_STRUCTURE),
+    Kind(DEFAULT, THREE_KINDS),
+    Kind(PAPER_ROW, THREE_KINDS, method=PAPER),
+)
+PAPER_ABLATION = (
+    of_paper("without the standard teacher", ("perturbed", "dropout")),
+    of_paper("without the perturbed teacher", ("standard", "dropout")),
+    of_paper("without the dropout teacher", ("standard", "perturbed")),
+    of_paper("without labels", options=NO_LABELS),
+    of_paper("without the structural loss", options=NO_STRUCTURE),
+    Kind(NO_LABELS_PAPER, THREE_KINDS, (*NO_LABELS, *NO_STRUCTURE), PAPER),
+    *(of_paper(f"one {variant} teacher", (variant,)) for variant in THREE_KINDS),
+    *(of_paper(f"three {variant} teachers", three_of(variant)) for variant in THREE_KINDS),
+    *(of_paper(f"grid {resolution}", options=grid(resolution)) for resolution in (32, 64, 256)),
+)
+"""The paper's student, changed in one thing each, its control in two; unchanged (`PAPER_ROW`) its grid is 128."""
+CAPPED = "splatfacto capped at N, steps of teacher and student"
+STOCK = "splatfacto, its own defaults"
+STOCK_OPTIONS = (
+    "--pipeline.model.cull-alpha-thresh", "0.1", "--pipeline.model.densify-grad-thresh", "0.0008",
+    "--pipeline.model.num-downscales", "2",
+)  # fmt: skip
+"""What splatfacto has otherwise than our teachers; its step numbers and learning rates are not scaled to the run."""
+ROWS = (*(kind.row for kind in KINDS), STOCK, CAPPED)
+"""What is trained if no rows are asked for."""
+ALL_ROWS = (*ROWS, *(kind.row for kind in PAPER_ABLATION))
+
+
+def wanted_rows(asked: Sequence[str]) -> tuple[str, ...]:
+    """Return the rows that are asked for, in the order of the table.
+
+    Args:
+        asked: names, or patterns of them ("paper: *"); `ROWS` if there are none.
+
+    Raises:
+        ValueError: if there is no row of such a name.
+    """
+    for pattern in asked:
+        if not any(fnmatchcase(row, pattern) for row in ALL_ROWS):
+            raise ValueError(f"There is no row {pattern!r}: choose from {', '.join(map(repr, ALL_ROWS))}.")
+    return tuple(row for row in ALL_ROWS if any(fnmatchcase(row, pattern) for pattern in asked)) if asked else ROWS
+
+
+def control_of(row: str) -> str:
+    """Return the row of the student that starts as this one and learns from the photos alone."""
+    return NO_LABELS_PAPER if row == PAPER_ROW or row.startswith("paper: ") else NO_LABELS_ROW
+
+
+def teachers_for(kinds: Sequence[Kind]) -> tuple[str, ...]:
+    """Return the names of the teachers that these students need, in the order of `TEACHERS`.
+
+    The three kinds are always among them: the standard one sets the students' sizes, and by the mean of the three the
+    geometry of all students is measured, whichever teachers they had.
+    """
+    named = {*THREE_KINDS, *(name for kind in kinds for name in kind.teachers)}
+    return tuple(name for name in TEACHERS if name in named)
