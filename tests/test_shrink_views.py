@@ -19,8 +19,8 @@ from distilled_splat.ops.views import view_of
 from distilled_splat.shrink.capture import as_rgba, write_capture
 from distilled_splat.shrink.invented_cameras import FIELD_OF_VIEW, invent, looking, sharpness
 from distilled_splat.shrink.preview import write_preview
-from distilled_splat.shrink.shrinking import given_views, invented_views
 from distilled_splat.shrink.unit_frame import UnitFrame
+from distilled_splat.shrink.viewpoints import given_views, invented_views
 from distilled_splat.splat.gaussians import Gaussians
 from distilled_splat.teachers.ensemble import TeacherEnsemble
 from distilled_splat.teachers.reading import Teacher

@@ -19,7 +19,8 @@ from distilled_splat.shrink.capture import write_capture
 from distilled_splat.shrink.given_cameras import read_cameras
 from distilled_splat.shrink.measure import compared, pictures
 from distilled_splat.shrink.preview import write_preview
-from distilled_splat.shrink.shrinking import Shrinking, invented_views
+from distilled_splat.shrink.shrinking import Shrinking
+from distilled_splat.shrink.viewpoints import invented_views
 from distilled_splat.splat.formats import FORMATS
 from distilled_splat.teachers.ensemble import TeacherEnsemble
 from distilled_splat.teachers.reading import Teacher
