@@ -84,14 +84,34 @@ def test_an_interrupted_job_is_resumed_by_the_same_command(big: Path, tmp_path: 
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 130 and "resumes where it was saved" in output and "Traceback" not in output
     (checkpoint,) = tmp_path.glob(".small.ply.work/*/runs/*/*/*/nerfstudio_models/*.ckpt")
-    made = next(tmp_path.glob(".small.ply.work/*/capture/transforms.json")).stat().st_mtime_ns
+    made = times_of(tmp_path)
     assert not (tmp_path / "small.ply").exists() and checkpoint.exists()
 
-    shrink(*words, "--keep-work")
+    assert "kept from before" in shrink(*words, "--keep-work")
     assert len(read_splat(tmp_path / "small.ply").gaussians) == 200
-    assert next(tmp_path.glob(".small.ply.work/*/capture/transforms.json")).stat().st_mtime_ns == made
+    assert times_of(tmp_path) == made
     log = next(tmp_path.glob(".small.ply.work/*/runs/*/*/*/training.log")).read_text()
     assert "Resuming the interrupted run" in " ".join(log.split())
+
+
+def times_of(folder: Path) -> list[int]:
+    """Return when the views were found and when the capture was made; each is there once."""
+    work = folder / ".small.ply.work"
+    (views,), (capture,) = work.glob("*/views.json"), work.glob("*/capture/transforms.json")
+    return [views.stat().st_mtime_ns, capture.stat().st_mtime_ns]
+
+
+def test_views_found_once_serve_other_sizes_and_other_lengths(big: Path, tmp_path: Path) -> None:
+    words = (big, "--output", tmp_path / "small.ply", "--views", 8, "--keep-work")
+    assert "kept from before" not in shrink(*words, "--num-gaussians", 200, "--iterations", 20)
+    made, table = times_of(tmp_path), tmp_path / "table.json"
+    for count, iterations in ((100, 20), (200, 30), (200, 20)):
+        output = shrink(*words, "--num-gaussians", count, "--iterations", iterations, "--json", table)
+        assert "kept from before" in output and times_of(tmp_path) == made
+        assert ("done in" in output) == ((count, iterations) != (200, 20))  # that one is only measured
+        assert len(read_splat(tmp_path / "small.ply").gaussians) == count
+        assert json.loads(table.read_text())["rows"][-1]["psnr"] > 5
+    assert "kept from before" not in shrink(*words, "--num-gaussians", 100, "--iterations", 20, "--seed", 1)
 
 
 @pytest.mark.parametrize(

@@ -45,13 +45,17 @@ class Plan:
 
     def run_of(self, count: int) -> Path:
         """Return the run folder of a student of this size."""
-        return self.output / self.capture.name / METHOD / str(count)
+        return self.output / self.capture.name / METHOD / self.name_of(count)
+
+    def name_of(self, count: int) -> str:
+        """Return the name of such a run: the same capture may have runs of other lengths."""
+        return f"{count}-gaussians-{self.iterations}-steps"
 
     def job(self, count: int) -> Job:
         """Return the training of a student of this size."""
         command = (
             "-m", "nerfstudio.scripts.train", METHOD,
-            "--data", str(self.capture), "--output-dir", str(self.output), "--timestamp", str(count),
+            "--data", str(self.capture), "--output-dir", str(self.output), "--timestamp", self.name_of(count),
             "--max-num-iterations", str(self.iterations), "--machine.seed", str(self.seed),
             "--machine.device-type", self.device_type, "--vis", "tensorboard",
             "--steps-per-eval-image", "1000000", "--steps-per-eval-all-images", "1000000",

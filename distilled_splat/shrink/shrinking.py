@@ -20,6 +20,8 @@ from distilled_splat.runs.fingerprints import digest
 from distilled_splat.runs.lock import lock_run
 from distilled_splat.runs.record import RECORD_NAME, read_record
 from distilled_splat.shrink.capture import write_capture
+from distilled_splat.shrink.given_cameras import read_cameras
+from distilled_splat.shrink.kept_views import VIEWS_NAME, read_views, write_views
 from distilled_splat.shrink.measure import Row, compared, pictures
 from distilled_splat.shrink.preview import write_preview
 from distilled_splat.shrink.refit import Plan, refit
@@ -31,7 +33,7 @@ from distilled_splat.student.pruning import choose
 from distilled_splat.teachers.ensemble import TeacherEnsemble
 from distilled_splat.teachers.reading import Teacher, read_teacher
 
-RECIPE = 1
+RECIPE = 2
 """Number of the recipe; what another one has begun is begun anew."""
 
 
@@ -114,14 +116,11 @@ class Shrinking:
             ValueError: if there is no place to look from, or the cameras do not fit.
             SystemExit: if a training fails or is interrupted.
         """
-        files = [(str(teacher.path.absolute()), teacher.path.stat().st_size, teacher.path.stat().st_mtime_ns)
-                 for teacher in self.teachers]  # fmt: skip
-        settings = [RECIPE, files, str(cameras), num_views, iterations, seed, self.sh_degree]
-        work = self.output.parent / f".{self.output.name}.work" / digest(settings)
+        work = self.output.parent / f".{self.output.name}.work" / self.name_of_work(cameras, num_views, seed)
         lock = lock_run(work)
         try:
             with writing_to(work):
-                views = self.views(cameras, num_views, seed)
+                views = self.views(work, cameras, num_views, seed)
                 self.console.print(f"{views.words}; {len(views.test)} more to measure by.")
                 if preview is not None:
                     write_preview(preview, self.here, [*views.train, *views.test], views.up)
@@ -146,11 +145,26 @@ class Shrinking:
             shutil.rmtree(work.parent, ignore_errors=True)
         return rows, len(views.test)
 
-    def views(self, cameras: Optional[Path], num_views: int, seed: int) -> Views:
-        """Find the views, or read those that are given."""
-        if cameras is not None:
-            return given_views(cameras, self.here, self.frame)
-        return invented_views(self.here, num_views, seed)
+    def name_of_work(self, cameras: Optional[Path], num_views: int, seed: int) -> str:
+        """Return a name for all that the capture depends on: what was begun under it is gone on with.
+
+        Raises:
+            ValueError: if the cameras cannot be read.
+        """
+        files = [(str(teacher.path.absolute()), teacher.path.stat().st_size, teacher.path.stat().st_mtime_ns)
+                 for teacher in self.teachers]  # fmt: skip
+        given = None if cameras is None else read_cameras(cameras).summary()
+        return digest([RECIPE, files, given, num_views, seed, self.sh_degree])
+
+    def views(self, work: Path, cameras: Optional[Path], num_views: int, seed: int) -> Views:
+        """Find the views or read those that are given, once: afterwards they lie with the work."""
+        kept = read_views(work / VIEWS_NAME, self.device)
+        if kept is not None:
+            self.console.print("The views are kept from before.")
+            return kept
+        found = given_views(cameras, self.here, self.frame) if cameras else invented_views(self.here, num_views, seed)
+        write_views(work / VIEWS_NAME, found)
+        return found
 
     def prepare(self, work: Path, views: Views, iterations: int, seed: int) -> Plan:
         """Write the splats in their unit frame, and the capture of their renders, unless that is there."""
