@@ -61,7 +61,7 @@ class Plan:
             "--steps-per-eval-image", "1000000", "--steps-per-eval-all-images", "1000000",
             "--pipeline.model.num-gaussians", str(count), "--pipeline.model.sh-degree", str(self.sh_degree),
             "--pipeline.model.rasterize-mode", "antialiased" if self.antialiased else "classic",
-            "--pipeline.model.teacher-frame", "nerfstudio",
+            "--pipeline.model.teacher-frame", "nerfstudio", "--pipeline.model.prune-unseen", "False",
             "--pipeline.model.teachers", *map(str, self.splats), *DATAPARSER,
         )  # fmt: skip
         run = self.run_of(count)

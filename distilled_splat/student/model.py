@@ -84,6 +84,9 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     prune_importance: Measure = "removal"
     """What decides which Gaussians go: how much the training views change without one, or (the paper) its accumulated
     blending weight."""
+    prune_unseen: bool = True
+    """Prune first what no training view shows. Otherwise the same part of it stays as of the rest, that of most mass:
+    for splats of which more is wanted than the views show."""
     prune_sampling: bool = False
     """Draw the Gaussians to keep with probability proportional to importance, instead of taking the most important."""
     label_cache_megabytes: float = 4096
@@ -136,6 +139,11 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
             return (
                 f"--pipeline.model.stop-split-at {self.stop_split_at} must not come after prune-start "
                 f"{self.prune_start}, or the student would grow again"
+            )
+        if not self.prune_unseen and (self.prune_sampling or self.prune_importance != "removal"):
+            return (
+                "--pipeline.model.prune-unseen False goes with prune-importance removal and without prune-sampling: "
+                "leave those as they are"
             )
         if self.camera_optimizer.mode != "off":
             return (
