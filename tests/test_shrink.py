@@ -97,7 +97,7 @@ def test_an_interrupted_job_is_resumed_by_the_same_command(big: Path, tmp_path: 
 def times_of(folder: Path) -> list[int]:
     """Return when the views were found and when the capture was made; each is there once."""
     work = folder / ".small.ply.work"
-    (views,), (capture,) = work.glob("*/views.json"), work.glob("*/capture/transforms.json")
+    (views,), (capture,) = work.glob("*/views.json"), work.glob("*/capture-*/transforms.json")
     return [views.stat().st_mtime_ns, capture.stat().st_mtime_ns]
 
 

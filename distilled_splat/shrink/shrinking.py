@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from distilled_splat.runs.files import write_beside, write_bytes, write_json
 from distilled_splat.runs.fingerprints import digest
 from distilled_splat.runs.lock import lock_run
 from distilled_splat.runs.record import RECORD_NAME, read_record
+from distilled_splat.shrink.budget import Choice, TooLittleTime, choose_work, measure_paces, process_start
 from distilled_splat.shrink.capture import write_capture
 from distilled_splat.shrink.given_cameras import read_cameras
 from distilled_splat.shrink.kept_views import VIEWS_NAME, read_views, write_views
@@ -88,6 +91,8 @@ class Shrinking:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.splats = [self.frame.into(splat) for splat in splats]
         self.here = self.splats[0].to(self.device)
+        self.began = process_start()
+        self.beginning = time.time() - self.began
 
     def run(
         self,
@@ -95,6 +100,7 @@ class Shrinking:
         cameras: Optional[Path],
         num_views: int,
         iterations: int,
+        minutes: Optional[float],
         seed: int,
         preview: Optional[Path],
         report: Optional[Path],
@@ -106,14 +112,15 @@ class Shrinking:
             counts: sizes, the largest first.
             cameras: a file of cameras, None to find them.
             num_views: how many to find.
-            iterations: steps of each refit.
+            iterations: steps of each refit, where no time is given.
+            minutes: the time for the whole command, by which steps and views are chosen.
             seed: of all that is drawn.
             preview: file for a picture of the views, None for none.
             report: file for the report of the smallest size, None for none.
             keep_work: whether the folder of the work stays.
 
         Raises:
-            ValueError: if there is no place to look from, or the cameras do not fit.
+            ValueError: if there is no place to look from, the cameras do not fit, or the time is too short.
             SystemExit: if a training fails or is interrupted.
         """
         work = self.output.parent / f".{self.output.name}.work" / self.name_of_work(cameras, num_views, seed)
@@ -125,6 +132,9 @@ class Shrinking:
                 if preview is not None:
                     write_preview(preview, self.here, [*views.train, *views.test], views.up)
                     self.console.print(f"The views: {preview}")
+                if minutes is not None:
+                    choice = self.choice(work, views, counts, minutes)
+                    views, iterations = views.fewer(choice.views), choice.iterations
                 plan = self.prepare(work, views, iterations, seed)
             refit(plan, counts)
             with writing_to(self.output.parent):
@@ -136,7 +146,7 @@ class Shrinking:
                     write_beside(report, lambda temporary: shutil.copyfile(page, temporary))
             rows = self.measured(written, views)
         except ValueError:
-            if not read_record(work).get("prepared"):
+            if not (work / VIEWS_NAME).exists():
                 shutil.rmtree(work.parent, ignore_errors=True)  # there is no place to look from, and so no work
             raise
         finally:
@@ -166,11 +176,36 @@ class Shrinking:
         write_views(work / VIEWS_NAME, found)
         return found
 
+    def choice(self, work: Path, views: Views, counts: Sequence[int], minutes: float) -> Choice:
+        """Choose the views and the steps that fit into a time; what was chosen before stays when work is resumed.
+
+        Raises:
+            ValueError: if there is no time for anything useful.
+        """
+        record, name = work / RECORD_NAME, f"{minutes:g} minutes for {counts}"
+        choices = read_record(work).get("choices", {})
+        if name not in choices:
+            paces = measure_paces(self.here, views.train, counts[-1], self.beginning)
+            try:
+                choice = choose_work(paces, 60 * minutes - (time.time() - self.began), counts, len(views.train))
+            except TooLittleTime as error:
+                least = math.ceil(2 * (minutes + error.missing / 60)) / 2
+                raise ValueError(
+                    f"--minutes {minutes:g} is too little for this splat on this machine: give {least:g} at least."
+                ) from error
+            choices = {**choices, name: [choice.views, choice.iterations]}
+            write_json(record, {"choices": choices})
+        choice = Choice(*choices[name])
+        self.console.print(
+            f"For {minutes:g} minutes: {choice.iterations} steps on {choice.views} of the {len(views.train)} views."
+        )
+        return choice
+
     def prepare(self, work: Path, views: Views, iterations: int, seed: int) -> Plan:
         """Write the splats in their unit frame, and the capture of their renders, unless that is there."""
-        capture, record = work / "capture", work / RECORD_NAME
+        capture = work / f"capture-{len(views.train)}"
         paths = tuple(work / f"splat-{number}.ply" for number in range(1, len(self.splats) + 1))
-        if not read_record(work).get("prepared"):
+        if not capture.exists():
             for path, splat, teacher in zip(paths, self.splats, self.teachers):
                 content = FORMATS["ply"].file_of(with_degree(splat, self.sh_degree), teacher.antialiased)
                 write_bytes(path, content)
@@ -184,7 +219,6 @@ class Shrinking:
                     capture, ensemble, views.train, views.test,
                     lambda done, of: bar.update(task, completed=done, total=of),
                 )  # fmt: skip
-            write_json(record, {"prepared": True})
         kind = self.device.type
         return Plan(capture, paths, work / "runs", iterations, self.sh_degree, self.antialiased, kind, 42 + seed)
 

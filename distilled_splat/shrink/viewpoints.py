@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -45,6 +45,11 @@ class Views:
     test: list[View]
     up: Tensor
     words: str
+
+    def fewer(self, count: int) -> Views:
+        """Return so many of the views to learn from, spread over all of them."""
+        places = [place * len(self.train) // count for place in range(count)]
+        return replace(self, train=[self.train[place] for place in places])
 
 
 def invented_views(gaussians: Gaussians, count: int, seed: int) -> Views:
