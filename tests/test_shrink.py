@@ -53,6 +53,7 @@ def test_a_ladder_of_sizes_with_everything_that_can_be_asked_for(big: Path, tmp_
     output = shrink(
         big, "--output", tmp_path / "small.ply", "--num-gaussians", 300, 150, "--keep-fraction", 0.2, *SMALL,
         "--preview", tmp_path / "views.png", "--report", tmp_path / "report.html", "--json", tmp_path / "table.json",
+        "--keep-work",
     )  # fmt: skip
     original = read_splat(big).gaussians
     for count in (300, 150, round(0.2 * len(original))):
@@ -67,10 +68,25 @@ def test_a_ladder_of_sizes_with_everything_that_can_be_asked_for(big: Path, tmp_
     assert best["megabytes"] == (tmp_path / "small-300.ply").stat().st_size / 1e6
     assert Image.open(tmp_path / "views.png").size[0] > 600
     assert "<html" in (tmp_path / "report.html").read_text()
+    check_starts(tmp_path / ".small.ply.work", (round(0.2 * len(original)), 300, 150))
     assert {path.name for path in tmp_path.iterdir()} == {
+        ".small.ply.work",
         "small-300.ply", "small-150.ply", f"small-{round(0.2 * len(original))}.ply", "views.png", "report.html",
         "table.json",
     }  # fmt: skip
+
+
+def check_starts(work: Path, counts: tuple[int, ...]) -> None:
+    """See that the largest student started with the splat, and each other with the next larger one."""
+    before: list[int] = []
+    for count in counts:
+        sizes = "-of-".join(map(str, [count, *before]))
+        (run,) = work.glob(f"*/runs/*/*/{sizes}-gaussians-40-steps")
+        settings = json.loads((run / "distilled_splat.json").read_text())["settings"]
+        start = settings["pipeline"]["model"].get("start_with")
+        assert (start is None) if not before else Path(start).name.startswith(f"{before[0]}-")
+        assert "splat-1.ply" in str(settings["pipeline"]["model"]["teachers"])
+        before.insert(0, count)
 
 
 def test_an_interrupted_job_is_resumed_by_the_same_command(big: Path, tmp_path: Path) -> None:

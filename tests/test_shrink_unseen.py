@@ -44,8 +44,9 @@ def test_where_all_is_shown_the_same_gaussians_stay() -> None:
 
 
 def test_ways_of_pruning_that_know_no_unseen_are_refused() -> None:
-    for option in ({"prune_sampling": True}, {"prune_importance": "weight"}):
-        fault = DistilledModelConfig(prune_unseen=False, **option).fault()
+    sampled = DistilledModelConfig(prune_unseen=False, prune_sampling=True)
+    for config in (sampled, DistilledModelConfig(prune_unseen=False, prune_importance="weight")):
+        fault = config.fault()
         assert fault is not None and "prune-unseen False" in fault
     assert DistilledModelConfig(prune_unseen=False).fault() is None
 
@@ -72,6 +73,7 @@ def test_a_part_that_is_hidden_from_the_cameras_stays(tmp_path: Path) -> None:
              "--keep-fraction", "0.3", "--cameras", "cameras.json", "--iterations", "40"]  # fmt: skip
     done = subprocess.run(words, cwd=tmp_path, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"big.ply", "small.ply", "cameras.json"}
     small = read_splat(tmp_path / "small.ply").gaussians
     assert len(small) == round(0.3 * (len(shown) + 600))
     x = small.means[:, 0]

@@ -52,19 +52,23 @@ class Paces:
         """Return the seconds of a step with so many Gaussians."""
         return self.step * (count / self.original) ** self.growth
 
-    def pruned(self, count: int) -> list[float]:
-        """Return the seconds of a step at each of the sizes that lead to this one, the original's first."""
-        return [self.step_of(self.original * (count / self.original) ** (k / PRUNINGS)) for k in range(PRUNINGS)]
+    def pruned(self, counts: Sequence[int]) -> list[list[float]]:
+        """Return for each size the seconds of a step at the sizes that lead to it, from the next larger on."""
+        return [
+            [self.step_of(larger * (count / larger) ** (k / PRUNINGS)) for k in range(PRUNINGS)]
+            for larger, count in zip((self.original, *counts), counts)
+        ]
 
     def of_steps(self, counts: Sequence[int]) -> float:
         """Return what each step of all refits to these sizes costs."""
         return sum(
-            (1 - PRUNED) * self.step_of(count) + PRUNED * statistics.mean(self.pruned(count)) for count in counts
+            (1 - PRUNED) * self.step_of(count) + PRUNED * statistics.mean(pruned)
+            for count, pruned in zip(counts, self.pruned(counts))
         )
 
     def of_views(self, counts: Sequence[int]) -> float:
         """Return what each view costs: its picture, its importance for the table, and its part in the prunings."""
-        prunings = sum(sum(self.pruned(count)) for count in counts) / REST
+        prunings = sum(map(sum, self.pruned(counts))) / REST
         return self.picture * (1 + len(counts)) + self.step / REST + prunings
 
     def of_all(self, counts: Sequence[int]) -> float:
@@ -91,7 +95,7 @@ def choose_work(paces: Paces, seconds: float, counts: Sequence[int], views: int)
     Args:
         paces: what takes how long.
         seconds: what is left of the time.
-        counts: the sizes.
+        counts: the sizes, the largest first.
         views: how many views there are.
 
     Raises:

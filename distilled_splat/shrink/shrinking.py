@@ -135,8 +135,8 @@ class Shrinking:
                 if minutes is not None:
                     choice = self.choice(work, views, counts, minutes)
                     views, iterations = views.fewer(choice.views), choice.iterations
-                plan = self.prepare(work, views, iterations, seed)
-            refit(plan, counts)
+                plan = self.prepare(work, views, counts, iterations, seed)
+            refit(plan)
             with writing_to(self.output.parent):
                 written = [self.write(plan, count, several=len(counts) > 1) for count in counts]
                 for file in written:
@@ -201,7 +201,7 @@ class Shrinking:
         )
         return choice
 
-    def prepare(self, work: Path, views: Views, iterations: int, seed: int) -> Plan:
+    def prepare(self, work: Path, views: Views, counts: Sequence[int], iterations: int, seed: int) -> Plan:
         """Write the splats in their unit frame, and the capture of their renders, unless that is there."""
         capture = work / f"capture-{len(views.train)}"
         paths = tuple(work / f"splat-{number}.ply" for number in range(1, len(self.splats) + 1))
@@ -220,7 +220,8 @@ class Shrinking:
                     lambda done, of: bar.update(task, completed=done, total=of),
                 )  # fmt: skip
         kind = self.device.type
-        return Plan(capture, paths, work / "runs", iterations, self.sh_degree, self.antialiased, kind, 42 + seed)
+        runs = work / "runs"
+        return Plan(capture, paths, tuple(counts), runs, iterations, self.sh_degree, self.antialiased, kind, 42 + seed)
 
     def write(self, plan: Plan, count: int, several: bool) -> Shrunk:
         """Write one size in the splat's own units."""

@@ -15,12 +15,14 @@ from distilled_splat.ops.heat import error_picture
 from distilled_splat.ops.importance import Measure
 from distilled_splat.ops.losses import psnr
 from distilled_splat.ops.views import View, downscaled, view_of
+from distilled_splat.splat.gaussians import Gaussians
 from distilled_splat.splat.ply import ply_megabytes
 from distilled_splat.student.gallery import Gallery
 from distilled_splat.student.meeting import meet_teachers
 from distilled_splat.student.viewer import StudentControls
-from distilled_splat.teachers.ensemble import standard_of
+from distilled_splat.teachers.ensemble import TeacherEnsemble, standard_of
 from distilled_splat.teachers.fit import TeacherFrame
+from distilled_splat.teachers.reading import read_teacher
 from distilled_splat.training.data_frame import DATA_FRAME
 from distilled_splat.training.model import GAUSSIAN_PARAMETERS, PortableSplatfactoModel, PortableSplatfactoModelConfig
 from distilled_splat.training.schedule import reach
@@ -45,6 +47,8 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     """Size of the student in Gaussians, exactly; takes the place of keep-fraction."""
     start_from: Literal["teacher", "points"] = "teacher"
     """Start from the standard teacher's Gaussians, or from the points of structure from motion (with densification)."""
+    start_with: Optional[Path] = None
+    """A splat to start with in place of the standard teacher's Gaussians: a run, or a file in the frame of the run."""
     virtual_fraction: float = 0.5
     """Part of the steps that render a view between training cameras, where there is only a pseudo label: the mean of
     the teachers' renders."""
@@ -209,7 +213,20 @@ class DistilledModel(PortableSplatfactoModel):
         self.gallery.meet(ensemble)
         self.controls.target = self.teaching.pruning.target
         if trainer._start_step == 0 and config.start_from == "teacher":
-            self.set_gaussians(standard_of(ensemble.teachers).gaussians.to_splatfacto(config.sh_degree))
+            self.set_gaussians(self.first_gaussians(ensemble).to_splatfacto(config.sh_degree))
+
+    def first_gaussians(self, ensemble: TeacherEnsemble) -> Gaussians:
+        """Return what a student starts with that does not start from points.
+
+        Raises:
+            SystemExit: if it cannot be read.
+        """
+        if self.config.start_with is None:
+            return standard_of(ensemble.teachers).gaussians
+        try:
+            return read_teacher(self.config.start_with).gaussians
+        except ValueError as error:
+            raise SystemExit(f"--pipeline.model.start-with: {error}") from None
 
     def active_sh_degree(self) -> int:
         """A student that starts from a teacher has all degrees of spherical harmonics from the first step."""
