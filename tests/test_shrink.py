@@ -53,6 +53,7 @@ def test_a_ladder_of_sizes_with_everything_that_can_be_asked_for(big: Path, tmp_
     output = shrink(
         big, "--output", tmp_path / "small.ply", "--num-gaussians", 300, 150, "--keep-fraction", 0.2, *SMALL,
         "--preview", tmp_path / "views.png", "--report", tmp_path / "report.html", "--json", tmp_path / "table.json",
+        "--keep-work",
     )  # fmt: skip
     original = read_splat(big).gaussians
     for count in (300, 150, round(0.2 * len(original))):
@@ -67,10 +68,25 @@ def test_a_ladder_of_sizes_with_everything_that_can_be_asked_for(big: Path, tmp_
     assert best["megabytes"] == (tmp_path / "small-300.ply").stat().st_size / 1e6
     assert Image.open(tmp_path / "views.png").size[0] > 600
     assert "<html" in (tmp_path / "report.html").read_text()
+    check_starts(tmp_path / ".small.ply.work", (round(0.2 * len(original)), 300, 150))
     assert {path.name for path in tmp_path.iterdir()} == {
+        ".small.ply.work",
         "small-300.ply", "small-150.ply", f"small-{round(0.2 * len(original))}.ply", "views.png", "report.html",
         "table.json",
     }  # fmt: skip
+
+
+def check_starts(work: Path, counts: tuple[int, ...]) -> None:
+    """See that the largest student started with the splat, and each other with the next larger one."""
+    before: list[int] = []
+    for count in counts:
+        sizes = "-of-".join(map(str, [count, *before]))
+        (run,) = work.glob(f"*/runs/*/*/{sizes}-gaussians-40-steps")
+        settings = json.loads((run / "distilled_splat.json").read_text())["settings"]
+        start = settings["pipeline"]["model"].get("start_with")
+        assert (start is None) if not before else Path(start).name.startswith(f"{before[0]}-")
+        assert "splat-1.ply" in str(settings["pipeline"]["model"]["teachers"])
+        before.insert(0, count)
 
 
 def test_an_interrupted_job_is_resumed_by_the_same_command(big: Path, tmp_path: Path) -> None:
@@ -84,14 +100,34 @@ def test_an_interrupted_job_is_resumed_by_the_same_command(big: Path, tmp_path: 
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 130 and "resumes where it was saved" in output and "Traceback" not in output
     (checkpoint,) = tmp_path.glob(".small.ply.work/*/runs/*/*/*/nerfstudio_models/*.ckpt")
-    made = next(tmp_path.glob(".small.ply.work/*/capture/transforms.json")).stat().st_mtime_ns
+    made = times_of(tmp_path)
     assert not (tmp_path / "small.ply").exists() and checkpoint.exists()
 
-    shrink(*words, "--keep-work")
+    assert "kept from before" in shrink(*words, "--keep-work")
     assert len(read_splat(tmp_path / "small.ply").gaussians) == 200
-    assert next(tmp_path.glob(".small.ply.work/*/capture/transforms.json")).stat().st_mtime_ns == made
+    assert times_of(tmp_path) == made
     log = next(tmp_path.glob(".small.ply.work/*/runs/*/*/*/training.log")).read_text()
     assert "Resuming the interrupted run" in " ".join(log.split())
+
+
+def times_of(folder: Path) -> list[int]:
+    """Return when the views were found and when the capture was made; each is there once."""
+    work = folder / ".small.ply.work"
+    (views,), (capture,) = work.glob("*/views.json"), work.glob("*/capture-*/transforms.json")
+    return [views.stat().st_mtime_ns, capture.stat().st_mtime_ns]
+
+
+def test_views_found_once_serve_other_sizes_and_other_lengths(big: Path, tmp_path: Path) -> None:
+    words = (big, "--output", tmp_path / "small.ply", "--views", 8, "--keep-work")
+    assert "kept from before" not in shrink(*words, "--num-gaussians", 200, "--iterations", 20)
+    made, table = times_of(tmp_path), tmp_path / "table.json"
+    for count, iterations in ((100, 20), (200, 30), (200, 20)):
+        output = shrink(*words, "--num-gaussians", count, "--iterations", iterations, "--json", table)
+        assert "kept from before" in output and times_of(tmp_path) == made
+        assert ("done in" in output) == ((count, iterations) != (200, 20))  # that one is only measured
+        assert len(read_splat(tmp_path / "small.ply").gaussians) == count
+        assert json.loads(table.read_text())["rows"][-1]["psnr"] > 5
+    assert "kept from before" not in shrink(*words, "--num-gaussians", 100, "--iterations", 20, "--seed", 1)
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,10 @@ from distilled_splat.ops.space import CELL, Space, cell_of, cell_volumes, contra
 from distilled_splat.ops.views import view_of
 from distilled_splat.shrink.capture import as_rgba, write_capture
 from distilled_splat.shrink.invented_cameras import FIELD_OF_VIEW, invent, looking, sharpness
+from distilled_splat.shrink.kept_views import read_views, write_views
 from distilled_splat.shrink.preview import write_preview
-from distilled_splat.shrink.shrinking import given_views, invented_views
 from distilled_splat.shrink.unit_frame import UnitFrame
+from distilled_splat.shrink.viewpoints import given_views, invented_views
 from distilled_splat.splat.gaussians import Gaussians
 from distilled_splat.teachers.ensemble import TeacherEnsemble
 from distilled_splat.teachers.reading import Teacher
@@ -229,6 +230,40 @@ def test_given_cameras_are_taken_in_the_unit_frame(tmp_path: Path) -> None:
         eye = -view.viewmat[:3, :3].T @ view.viewmat[:3, 3]
         assert float(eye.norm()) == pytest.approx(15 / frame.size, rel=1e-3)
         assert float(render(ball, view).alpha[300, 400]) > 0.9
+
+
+def test_views_are_read_as_they_were_written(ball: Gaussians, tmp_path: Path) -> None:
+    views = invented_views(ball, 5, 0)
+    write_views(tmp_path / "views.json", views)
+    found = read_views(tmp_path / "views.json", torch.device("cpu"))
+    assert found is not None and found.words == views.words and torch.equal(found.up, views.up)
+    for kept, true in ((found.train, views.train), (found.test, views.test)):
+        assert len(kept) == len(true)
+        for one, other in zip(kept, true):
+            assert torch.equal(one.viewmat, other.viewmat) and torch.equal(one.K, other.K)
+            assert (one.width, one.height) == (other.width, other.height)
+
+
+def test_damaged_views_are_found_anew(ball: Gaussians, tmp_path: Path) -> None:
+    path = tmp_path / "views.json"
+    write_views(path, invented_views(ball, 3, 0))
+    whole = path.read_text()
+    content = json.loads(whole)
+    nothing = {**content, "train": []}
+    flat = {**content, "test": [{**content["test"][0], "width": 0}]}
+    wrong = {**content, "up": [1.0]}
+    damaged = (
+        whole[: len(whole) // 2],
+        "[]",
+        "{}",
+        "",
+        whole.replace("0.", "NaN, 0."),
+        *map(json.dumps, (nothing, flat, wrong)),
+    )
+    for text in damaged:
+        path.write_text(text)
+        assert read_views(path, torch.device("cpu")) is None
+    assert read_views(tmp_path / "missing.json", torch.device("cpu")) is None
 
 
 def test_on_cuda_it_is_the_same() -> None:

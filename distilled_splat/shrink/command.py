@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Optional
@@ -33,6 +34,9 @@ class Shrink:
     """Number of views to find."""
     iterations: int = 3000
     """Steps of the refit."""
+    minutes: Optional[float] = None
+    """Time for the whole command: steps, and views if need be, are chosen so that it ends then; in place of
+    --iterations."""
     seed: int = 0
     """Of all that is drawn by chance."""
     preview: Optional[Path] = None
@@ -61,6 +65,8 @@ class Shrink:
 
         if self.iterations < 10 or self.views < 2:
             raise ValueError("--iterations must be at least 10, and --views at least 2.")
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
+            raise ValueError(f"--minutes {self.minutes:g} is not a time: give a positive number.")
         if not 0 <= self.sh_degree <= 4:
             raise ValueError(f"--sh-degree {self.sh_degree} is not a degree of spherical harmonics: give 0 to 4.")
         kinds = sorted(FORMATS, key=lambda kind: -len(FORMATS[kind].ending))  # .compressed.ply before .ply
@@ -82,7 +88,15 @@ class Shrink:
             job.teachers[0].gaussians, fractions, self.num_gaussians, self.target_mb, form, job.sh_degree
         )
         rows, views = job.run(
-            counts, self.cameras, self.views, self.iterations, self.seed, self.preview, self.report, self.keep_work
+            counts,
+            self.cameras,
+            self.views,
+            self.iterations,
+            self.minutes,
+            self.seed,
+            self.preview,
+            self.report,
+            self.keep_work,
         )
         print_rows(rows, views, console)
         if self.json is not None:

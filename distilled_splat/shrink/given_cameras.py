@@ -50,6 +50,12 @@ class GivenCameras:
         """Return the cameras moved with their splat by x -> (x - shift) scale, in every reading; `shift` is [3]."""
         return replace(self, readings={name: moved(views, scale, shift) for name, views in self.readings.items()})
 
+    def summary(self) -> list[Any]:
+        """Return all that was read as JSON's types, by which changed cameras are told from the same ones."""
+        poses = {name: [[view.viewmat.tolist(), view.K.tolist(), view.width, view.height] for view in views]
+                 for name, views in self.readings.items()}  # fmt: skip
+        return [self.kind, poses, [str(photo) for photo in self.photos]]
+
 
 def read_cameras(path: Path) -> GivenCameras:
     """Read cameras as pinholes: lens distortion is passed over, so are points; nothing in a file is ever run.

@@ -1,8 +1,11 @@
-"""The refit: a student of the splat itself, trained on the capture that it has taken of itself."""
+"""The refit: a student of the splat itself, trained on the capture that it has taken of itself.
+
+Of several sizes the largest starts with the splat, and each other with the next larger: that one is nearer to it, and
+takes less time to prune. All of them learn from the renders of the splat.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +29,7 @@ class Plan:
     Attributes:
         capture: the capture's folder.
         splats: the splats as files, in the capture's frame.
+        counts: the sizes, the largest first.
         output: folder of the runs.
         iterations: steps of each refit.
         sh_degree: of the spherical harmonics.
@@ -36,6 +40,7 @@ class Plan:
 
     capture: Path
     splats: tuple[Path, ...]
+    counts: tuple[int, ...]
     output: Path
     iterations: int
     sh_degree: int
@@ -45,34 +50,49 @@ class Plan:
 
     def run_of(self, count: int) -> Path:
         """Return the run folder of a student of this size."""
-        return self.output / self.capture.name / METHOD / str(count)
+        return self.output / self.capture.name / METHOD / self.name_of(count)
+
+    def name_of(self, count: int) -> str:
+        """Return the name of such a run: the same capture may have runs of other lengths, and with other starts."""
+        sizes = "-of-".join(map(str, [count, *self.larger(count)]))
+        return f"{sizes}-gaussians-{self.iterations}-steps"
+
+    def larger(self, count: int) -> tuple[int, ...]:
+        """Return the larger sizes, the next one first."""
+        return self.counts[: self.counts.index(count)][::-1]
 
     def job(self, count: int) -> Job:
         """Return the training of a student of this size."""
+        larger = self.larger(count)[:1]
+        start = ("--pipeline.model.start-with", str(self.run_of(larger[0]))) if larger else ()
         command = (
             "-m", "nerfstudio.scripts.train", METHOD,
-            "--data", str(self.capture), "--output-dir", str(self.output), "--timestamp", str(count),
+            "--data", str(self.capture), "--output-dir", str(self.output), "--timestamp", self.name_of(count),
             "--max-num-iterations", str(self.iterations), "--machine.seed", str(self.seed),
             "--machine.device-type", self.device_type, "--vis", "tensorboard",
             "--steps-per-eval-image", "1000000", "--steps-per-eval-all-images", "1000000",
             "--pipeline.model.num-gaussians", str(count), "--pipeline.model.sh-degree", str(self.sh_degree),
             "--pipeline.model.rasterize-mode", "antialiased" if self.antialiased else "classic",
-            "--pipeline.model.teacher-frame", "nerfstudio",
-            "--pipeline.model.teachers", *map(str, self.splats), *DATAPARSER,
+            "--pipeline.model.teacher-frame", "nerfstudio", "--pipeline.model.prune-unseen", "False",
+            *start, "--pipeline.model.teachers", *map(str, self.splats), *DATAPARSER,
         )  # fmt: skip
         run = self.run_of(count)
-        return Job(
-            f"Student of {count} Gaussians", command, run / LOG_NAME, partial(is_finished, run), (), self.iterations
-        )
+        needs = tuple(self.title(number) for number in larger)
+        done = partial(is_finished, run)
+        return Job(self.title(count), command, run / LOG_NAME, done, needs, self.iterations)
+
+    def title(self, count: int) -> str:
+        """Return what a training is called."""
+        return f"Student of {count} Gaussians"
 
 
-def refit(plan: Plan, counts: Sequence[int]) -> None:
+def refit(plan: Plan) -> None:
     """Train the students that are missing, and show how far they are.
 
     Raises:
         SystemExit: if a training fails or is interrupted; the same command resumes it.
     """
-    jobs = [plan.job(count) for count in counts]
+    jobs = [plan.job(count) for count in plan.counts]
     slots = machine_slots(plan.device_type, num_threads())
     progress = Progress(jobs, len(slots))
     schedule = Schedule(jobs, [job.name for job in jobs if job.done()], keep_going=False)

@@ -15,12 +15,14 @@ from distilled_splat.ops.heat import error_picture
 from distilled_splat.ops.importance import Measure
 from distilled_splat.ops.losses import psnr
 from distilled_splat.ops.views import View, downscaled, view_of
+from distilled_splat.splat.gaussians import Gaussians
 from distilled_splat.splat.ply import ply_megabytes
 from distilled_splat.student.gallery import Gallery
 from distilled_splat.student.meeting import meet_teachers
 from distilled_splat.student.viewer import StudentControls
-from distilled_splat.teachers.ensemble import standard_of
+from distilled_splat.teachers.ensemble import TeacherEnsemble, standard_of
 from distilled_splat.teachers.fit import TeacherFrame
+from distilled_splat.teachers.reading import read_teacher
 from distilled_splat.training.data_frame import DATA_FRAME
 from distilled_splat.training.model import GAUSSIAN_PARAMETERS, PortableSplatfactoModel, PortableSplatfactoModelConfig
 from distilled_splat.training.schedule import reach
@@ -47,6 +49,8 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     """Exact size of the student in Gaussians; overrides keep-fraction."""
     start_from: Literal["teacher", "points"] = "teacher"
     """Start from the standard teacher's Gaussians, or from the capture's point cloud (with densification)."""
+    start_with: Optional[Path] = None
+    """A splat to start from instead of the standard teacher's Gaussians: a run, or a file in the frame of the run."""
     virtual_fraction: float = 0.5
     """Fraction of the steps at virtual views: novel views between the training cameras, where the only target is the
     pseudo label, the mean of the teachers' renders."""
@@ -86,6 +90,9 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     prune_importance: Measure = "removal"
     """How to choose the Gaussians to prune: removal, by how little the training views change without each; or weight,
     by accumulated blending weight, as in the paper."""
+    prune_unseen: bool = True
+    """Prune the Gaussians that no training view shows first. False keeps the same fraction of them as of the others,
+    those of most mass, for a splat that is also looked at from elsewhere."""
     prune_sampling: bool = False
     """Draw the Gaussians to keep with probability proportional to importance, instead of taking the most important."""
     label_cache_megabytes: float = 4096
@@ -139,6 +146,11 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
             return (
                 f"--pipeline.model.stop-split-at {self.stop_split_at} must not come after prune-start "
                 f"{self.prune_start}, or the student would grow again"
+            )
+        if not self.prune_unseen and (self.prune_sampling or self.prune_importance != "removal"):
+            return (
+                "--pipeline.model.prune-unseen False goes with prune-importance removal and without prune-sampling: "
+                "leave those as they are"
             )
         if self.camera_optimizer.mode != "off":
             return (
@@ -204,7 +216,20 @@ class DistilledModel(PortableSplatfactoModel):
         self.gallery.meet(ensemble)
         self.controls.target = self.teaching.pruning.target
         if trainer._start_step == 0 and config.start_from == "teacher":
-            self.set_gaussians(standard_of(ensemble.teachers).gaussians.to_splatfacto(config.sh_degree))
+            self.set_gaussians(self.first_gaussians(ensemble).to_splatfacto(config.sh_degree))
+
+    def first_gaussians(self, ensemble: TeacherEnsemble) -> Gaussians:
+        """Return what a student starts with that does not start from points.
+
+        Raises:
+            SystemExit: if it cannot be read.
+        """
+        if self.config.start_with is None:
+            return standard_of(ensemble.teachers).gaussians
+        try:
+            return read_teacher(self.config.start_with).gaussians
+        except ValueError as error:
+            raise SystemExit(f"--pipeline.model.start-with: {error}") from None
 
     def active_sh_degree(self) -> int:
         """Return all degrees from the first step for a student that starts from a teacher."""

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from distilled_splat.ops.densify import remove, split
 
+LEAST_EFFECT = 1 / 255**2
+"""Sum of all squared changes without a Gaussian below which no view shows it: one step of one colour of one pixel."""
+
 
 @dataclass(frozen=True)
 class PruningSchedule:
@@ -69,6 +72,23 @@ def choose(weights: Tensor, count: int, sampled: bool) -> Tensor:
     mask = torch.zeros(len(weights), dtype=torch.bool, device=weights.device)
     mask[weights.topk(count).indices] = True
     return mask
+
+
+def evened(weights: Tensor, masses: Tensor) -> Tensor:
+    """Return weights by which the same part is kept of what no view shows as of the rest, that of most mass, [N].
+
+    Importance tells nothing of what no view shows. So a Gaussian's weight is its rank among its like, as a part of 1:
+    of those that are shown by their importance, of the others by their mass.
+
+    Args:
+        weights: importance by removal, [N]; see `ops.importance`.
+        masses: opacity times area, [N].
+    """
+    shown = weights >= LEAST_EFFECT
+    ranks = torch.empty(len(weights), dtype=torch.float64, device=weights.device)
+    for part, values in ((shown, weights), (~shown, masses)):
+        ranks[part] = (values[part].argsort().argsort().double() + 0.5) / part.sum()
+    return ranks
 
 
 def resize(

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from distilled_splat.ops.importance import Measure, importance
 from distilled_splat.ops.views import downscaled
+from distilled_splat.ops.voxels import mass
 from distilled_splat.student.curriculum import Curriculum, Lesson
 from distilled_splat.student.labels import PseudoLabels
-from distilled_splat.student.pruning import PruningSchedule, resize
+from distilled_splat.student.pruning import PruningSchedule, evened, resize
 from distilled_splat.student.structure import Structure, depth_loss
 from distilled_splat.student.trust import LabelTrust
 from distilled_splat.training.model import STEPS_PER_PSNR, PortableSplatfactoModel
@@ -38,6 +39,7 @@ class Teaching:
         lambda_depth: weight of the loss against the teachers' depths.
         pruning: when to prune, and to how many Gaussians.
         importance: how to choose the Gaussians to prune.
+        prune_unseen: whether to prune the Gaussians that no view shows first; otherwise see `pruning.evened`.
         prune_sampling: whether the Gaussians to keep are drawn at random.
         lesson: the view of the current step.
     """
@@ -50,6 +52,7 @@ class Teaching:
     lambda_depth: float
     pruning: PruningSchedule
     importance: Measure
+    prune_unseen: bool
     prune_sampling: bool
     lesson: Optional[Lesson] = None
 
@@ -129,6 +132,8 @@ class Teaching:
             antialiased, views = student.config.rasterize_mode == "antialiased", self.curriculum.photographed
             background = student._get_background_color
             weights = importance(student.gaussians(), views, background, self.importance, antialiased)
+            if not self.prune_unseen:
+                weights = evened(weights, mass(student.gaussians()))
             state = student.strategy_state
             resize(student.gauss_params, student.optimizers, state, weights, count, self.prune_sampling)
         if step == self.pruning.last_step:

@@ -15,14 +15,19 @@ from solids import moved_to, solid
 
 from distilled_splat.evaluation.lod import account_for
 from distilled_splat.ops.views import View
+from distilled_splat.ops.voxels import mass
+from distilled_splat.shrink.budget import measure_paces
 from distilled_splat.shrink.camera_choice import choose_reading
 from distilled_splat.shrink.capture import write_capture
 from distilled_splat.shrink.given_cameras import read_cameras
+from distilled_splat.shrink.kept_views import read_views, write_views
 from distilled_splat.shrink.measure import compared, pictures
 from distilled_splat.shrink.preview import write_preview
-from distilled_splat.shrink.shrinking import Shrinking, invented_views
+from distilled_splat.shrink.shrinking import Shrinking
+from distilled_splat.shrink.viewpoints import invented_views
 from distilled_splat.splat.chunks import chunks_of, cut
 from distilled_splat.splat.formats import FORMATS
+from distilled_splat.student.pruning import evened
 from distilled_splat.teachers.ensemble import TeacherEnsemble
 from distilled_splat.teachers.reading import Teacher
 
@@ -55,6 +60,17 @@ def test_views_their_renders_and_the_measure_are_those_of_the_cpu(tmp_path: Path
     assert on_device.psnr == pytest.approx(on_cpu.psnr, abs=0.01)
     assert on_device.ssim == pytest.approx(on_cpu.ssim, abs=1e-3)
     write_preview(tmp_path / "preview.png", job.here, here.train, here.up)
+
+    write_views(tmp_path / "views.json", here)
+    kept = read_views(tmp_path / "views.json", job.device)
+    assert kept is not None and kept.train[0].viewmat.is_cuda
+    assert torch.equal(kept.train[0].viewmat.cpu(), here.train[0].viewmat.cpu())
+    paces = measure_paces(job.here, here.train, 100, 1.0)
+    assert 0 < paces.picture < paces.step and paces.original == len(job.here)
+    weights = torch.rand(len(job.here), device=job.device)
+    weights[::3] = 0
+    ranks = evened(weights, mass(job.here))
+    assert ranks.is_cuda and torch.equal(ranks.cpu(), evened(weights.cpu(), mass(job.splats[0])))
 
     frames = json.loads((tmp_path / "cpu" / "transforms.json").read_text())
     (tmp_path / "given.json").write_text(json.dumps(frames))
