@@ -15,6 +15,7 @@ from distilled_splat.benchmarks.step import StepBench
 from distilled_splat.doctor.command import Doctor
 from distilled_splat.shrink.bench import ShrinkBench
 from distilled_splat.shrink.command import Shrink
+from distilled_splat.viewing.command import View
 from distilled_splat.workflows.controls import QualityBench
 from distilled_splat.workflows.sweep import Sweep
 
@@ -185,6 +186,7 @@ Command = Union[
     Annotated[Compare, tyro.conf.subcommand("compare")],
     Annotated[Export, tyro.conf.subcommand("export")],
     Annotated[Info, tyro.conf.subcommand("info")],
+    Annotated[View, tyro.conf.subcommand("view")],
     Annotated[Report, tyro.conf.subcommand("report")],
     Annotated[Sweep, tyro.conf.subcommand("sweep")],
     Annotated[Doctor, tyro.conf.subcommand("doctor")],
