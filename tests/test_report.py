@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import sys
@@ -15,7 +16,7 @@ from tiny import tiny_student, trained
 
 from distilled_splat import cli
 from distilled_splat.evaluation.compare import compare, geometry_table
-from distilled_splat.evaluation.report import REPORT_NAME
+from distilled_splat.evaluation.report import CURVES, REPORT_NAME, scalars
 from distilled_splat.evaluation.results import read_results
 from distilled_splat.runs.record import read_record, update_record
 
@@ -75,6 +76,19 @@ def test_a_run_ends_with_its_report(student: Path) -> None:
         assert title in content
     assert read_record(student)["command"] in words
     assert "torch" in words and "nerfstudio 1." in words
+
+
+def test_a_short_run_has_curves_not_dots(scene: Path, teachers: tuple[Path, ...], tmp_path: Path) -> None:
+    config = tiny_student(scene, tmp_path, teachers, iterations=60, num_gaussians=300)
+    config.logging.steps_per_log = 10  # nerfstudio's own
+    run = trained(config).base_dir
+    found = scalars(run)
+    drawn = {title: [step for step, _ in found[tag]] for title, tag in CURVES.items() if tag in found}
+    assert {"PSNR on a held-out photo, dB", "loss on the photo", "loss on the teachers' depth"} <= set(drawn)
+    assert drawn["PSNR on a held-out photo, dB"] == [10, 20, 30, 40, 50]
+    assert all(len(steps) >= 5 for steps in drawn.values())
+    content = (run / REPORT_NAME).read_text(encoding="utf8")
+    assert all(html.escape(title, quote=False) in content for title in drawn)
 
 
 def test_the_report_fetches_nothing(student: Path) -> None:

@@ -24,6 +24,7 @@ CURVES = {
     "PSNR against the ensemble, dB": "Eval Images Metrics/psnr_ensemble",
     "loss on the photo": "Train Loss Dict/main_loss",
     "loss on the pseudo label": "Train Loss Dict/kd_loss",
+    "loss on the teachers' depth": "Train Loss Dict/depth_loss",
     "structural loss": "Train Loss Dict/structure_loss",
     "Gaussians": "Train Metrics Dict/gaussian_count",
 }

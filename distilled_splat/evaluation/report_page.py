@@ -19,6 +19,8 @@ JPEG_QUALITY = 88
 WIDEST_PICTURE = 960
 MOST_POINTS = 400
 """Points of a curve; more cannot be told apart on a page."""
+FEW_POINTS = 40
+"""Curves of fewer points show each."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,9 @@ def curve_plot(title: str, series: Sequence[Series]) -> str:
     axes = figure.subplots()
     for curve in series:
         values = np.array(curve.values[:: max(len(curve.values) // MOST_POINTS, 1)])
-        axes.plot(values[:, 0], values[:, 1], label=curve.name, marker="." if len(values) < 3 else "", linewidth=1.2)
+        axes.plot(
+            values[:, 0], values[:, 1], label=curve.name, marker="." if len(values) < FEW_POINTS else "", linewidth=1.2
+        )
     axes.set(title=title, xlabel="step")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

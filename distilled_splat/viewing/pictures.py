@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ class Camera:
     def view(self, height: int, device: torch.device) -> View:
         """Return the view of this camera with pictures of a height in pixels."""
         width = max(round(height * self.aspect), 1)
-        turn = torch.from_numpy(quaternion_matrix(self.wxyz)[:3, :3]).T
+        turn = torch.from_numpy(quaternion_matrix(np.array(self.wxyz))[:3, :3]).T
         viewmat = torch.eye(4, dtype=torch.float64)
         viewmat[:3, :3] = turn
         viewmat[:3, 3] = -turn @ torch.tensor(self.position, dtype=torch.float64)
@@ -58,7 +59,7 @@ class Choice:
     """
 
     left: Shown
-    right: Shown | None
+    right: Optional[Shown]
     cut: float
     background: tuple[int, int, int]
 

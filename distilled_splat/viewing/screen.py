@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from typing import Optional
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Screen:
     ) -> None:
         self.draw, self.show, self.full = draw, show, full
         self.news = threading.Condition()
-        self.changes, self.ended = 0, False
+        self.changes, self.seen, self.ended = 1, 0, False
         self.quick = 4.0 * LOWEST
         self.thread = threading.Thread(target=self.run, daemon=True)
 
@@ -55,20 +56,24 @@ class Screen:
 
     def run(self) -> None:
         """Render until the end."""
-        seen, height = -1, 0
-        while True:
+        height = 0
+        while not self.ended:
             full = self.full()
-            with self.news:
-                if seen == self.changes:  # nothing new: sharpen, unless something happens meanwhile
-                    self.news.wait_for(lambda: self.ended or seen != self.changes, STILL if height < full else None)
-                if self.ended:
-                    return
-                moves, seen = seen != self.changes, self.changes
+            moves = self.wait(STILL if height < full else None)
+            if self.ended:
+                return
             height = min(round(self.quick if moves else LARGER * height), full)
             began = time.monotonic()
             self.show(self.draw(height), height >= full)
             if moves:
                 self.pace(time.monotonic() - began, full)
+
+    def wait(self, seconds: Optional[float]) -> bool:
+        """Wait for a change, at most so many seconds, and tell whether there was one since the last wait."""
+        with self.news:
+            self.news.wait_for(lambda: self.ended or self.seen != self.changes, seconds)
+            moves, self.seen = self.seen != self.changes, self.changes
+        return moves
 
     def pace(self, seconds: float, full: int) -> None:
         """Make the pictures of a moving camera smaller or larger, by how long the last one took."""

@@ -31,6 +31,9 @@ NEAR_AN_AXIS = math.cos(math.radians(15))
 FROM_OUTSIDE = 3.0
 """Distance, in half sides of the bulk, of the view of a splat that gives no picture from anywhere."""
 GLANCE = 64
+"""Pixels across the small renders by which views are judged."""
+SEEN = 0.1
+"""Alpha above which a pixel shows something."""
 
 
 @dataclass(frozen=True)
@@ -129,5 +132,5 @@ def distance_in(here: Shown, view: View) -> float:
     rendered = render(here.gaussians, small, depth=True, antialiased=here.antialiased)
     assert rendered.depth is not None
     rows, columns = slice(height // 4, height - height // 4), slice(GLANCE // 4, GLANCE - GLANCE // 4)
-    there = rendered.depth[rows, columns][rendered.alpha[rows, columns] > 0.5]
+    there = rendered.depth[rows, columns][rendered.alpha[rows, columns] > SEEN]
     return float(there.median()) if len(there) else 1.0
