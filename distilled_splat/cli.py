@@ -124,7 +124,7 @@ class Info:
 
 @dataclass
 class Report:
-    """Write one HTML page about a run: table, rate-distortion plot, training curves, pictures to slide over."""
+    """Write one HTML page about a run: table, plots, pictures to slide over, and the splats to look around in."""
 
     load_config: Path
     """config.yml of a run of distilled-splatfacto."""
@@ -138,13 +138,19 @@ class Report:
     data: Optional[Path] = None
     """The run's data; if not given, it is looked for where it was in training, and in the same place beside the run."""
 
+    splats_mb: float = 8.0
+    """Student and teacher are put into the page, to be seen from anywhere, if they have no more megabytes than this
+    as .spz files; the teacher is left out first. 0 leaves out both."""
+
     def run(self) -> None:
         """Write the page and say where it is."""
         from rich.console import Console
 
         from distilled_splat.evaluation.report import write_report
 
-        path = write_report(self.load_config, self.results, self.output, self.data, self.teachers or None)
+        path = write_report(
+            self.load_config, self.results, self.output, self.data, self.teachers or None, self.splats_mb
+        )
         Console(soft_wrap=True, highlight=False).print(f"The report: {path}")
 
 

@@ -225,12 +225,13 @@ def agreement(one: np.ndarray, other: np.ndarray) -> float:
 
 
 @pytest.fixture
-def served(teachers: tuple[Path, ...], tmp_path: Path) -> Iterator[Served]:
-    """A run beside a file that has its shapes in other colours."""
-    (tmp_path / "negative.ply").write_bytes(encode_ply(negative(read_teacher(teachers[0]).gaussians)))
+def served(tmp_path: Path) -> Iterator[Served]:
+    """A ball beside another that has its shapes in other colours."""
+    (tmp_path / "ball.ply").write_bytes(encode_ply(solid(1500)))
+    (tmp_path / "negative.ply").write_bytes(encode_ply(negative(solid(1500))))
     with chromium() as page:
         log = (tmp_path / "log").open("wb")
-        command = [sys.executable, "-m", "distilled_splat", "view", teachers[0], tmp_path / "negative.ply"]
+        command = [sys.executable, "-m", "distilled_splat", "view", tmp_path / "ball.ply", tmp_path / "negative.ply"]
         process = subprocess.Popen(
             [*map(str, command), "--port", "0"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
@@ -248,22 +249,21 @@ def served(teachers: tuple[Path, ...], tmp_path: Path) -> Iterator[Served]:
 
 
 @pytest.mark.slow
-def test_the_page_shows_two_splats_with_one_camera(served: Served, scene: Path, teachers: tuple[Path, ...]) -> None:
+def test_the_page_shows_two_splats_with_one_camera(served: Served) -> None:
     page = served.page
     width, height = page.execute_script("return [window.innerWidth, window.innerHeight]")
-    photo = held_out_view(scene)
-    focal = height / photo.height * float(photo.K[1, 1])  # the window is wider than the photo
+    start, ball = start_of(solid(1500))
+    focal = height / start.view.height * float(start.view.K[1, 1])  # the window is wider than the view
     K = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
-    gaussians = read_teacher(teachers[0]).gaussians
-    view = View(photo.viewmat, K, width, height)
-    run, file = (255 * render(each, view).over(BLACK).numpy() for each in (gaussians, negative(gaussians)))
-    assert agreement(run, file) < CLOSE - 8
+    view = View(start.view.viewmat, K, width, height)
+    one, other = (255 * render(each, view).over(BLACK).numpy() for each in (ball.gaussians, negative(ball.gaussians)))
+    assert agreement(one, other) < CLOSE - 8
     middle = width // 2 - BOX[0]
     left, right, everywhere = slice(0, middle - 4), slice(middle + 4, None), slice(None)
-    wait_until(lambda: served.shows({left: run, right: file}), "both splats")
+    wait_until(lambda: served.shows({left: one, right: other}), "both splats")
     words = page.find_element("tag name", "body").text
-    assert "negative.ply" in words and f"{len(gaussians):,} Gaussians" in words
+    assert "negative.ply" in words and f"{len(ball.gaussians):,} Gaussians" in words
     served.tick("Split")
-    wait_until(lambda: served.shows({everywhere: run}), "the run alone")
+    wait_until(lambda: served.shows({everywhere: one}), "one alone")
     served.process.send_signal(signal.SIGINT)
     assert served.process.wait(30) == 0

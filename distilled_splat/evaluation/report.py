@@ -12,6 +12,7 @@ from typing import Any, Optional
 from distilled_splat.evaluation.compare import GEOMETRY_CAPTION, compare_run, geometry_table
 from distilled_splat.evaluation.held_out import FinishedRun, open_run
 from distilled_splat.evaluation.report_page import Facts, Points, Series, Table, page
+from distilled_splat.evaluation.report_splats import MOST_MEGABYTES, splats_of
 from distilled_splat.evaluation.results import read_results
 from distilled_splat.runs.files import write_beside
 from distilled_splat.runs.record import read_record
@@ -37,6 +38,7 @@ def write_report(
     output: Optional[Path] = None,
     data: Optional[Path] = None,
     teachers: Optional[Sequence[Path]] = None,
+    most_megabytes: float = MOST_MEGABYTES,
 ) -> Path:
     """Write the report of a finished run.
 
@@ -46,6 +48,7 @@ def write_report(
         output: file to write; report.html in the run's folder if None.
         data: the run's data, and its teachers; see `open_run`.
         teachers: see `data`.
+        most_megabytes: of the splats that the page shows from anywhere; see `splats_of`.
 
     Returns:
         The file.
@@ -54,10 +57,15 @@ def write_report(
         ValueError: if the run or the results cannot be read.
     """
     controls = () if results_path is None else read_results(results_path)
-    return write_report_of(open_run(config_path, data, teachers), controls, output)
+    return write_report_of(open_run(config_path, data, teachers), controls, output, most_megabytes)
 
 
-def write_report_of(run: FinishedRun, controls: Sequence[dict[str, Any]] = (), output: Optional[Path] = None) -> Path:
+def write_report_of(
+    run: FinishedRun,
+    controls: Sequence[dict[str, Any]] = (),
+    output: Optional[Path] = None,
+    most_megabytes: float = MOST_MEGABYTES,
+) -> Path:
     """Write the report of a run that is open; see `write_report`."""
     comparison = compare_run(run, pictured=PICTURED_VIEWS)
     scene = Path(str(run.config.data or run.datamanager.config.data or run.folder.parents[1])).name
@@ -81,6 +89,7 @@ def write_report_of(run: FinishedRun, controls: Sequence[dict[str, Any]] = (), o
         curves(run),
         [{name: image.clamp(0, 1).numpy() for name, image in view.items()} for view in comparison.pictures],
         Table(*geometry_table(comparison), GEOMETRY_CAPTION),
+        splats_of(run, most_megabytes),
     )
     path = output or run.folder / REPORT_NAME
     write_beside(path, lambda temporary: temporary.write_text(content, encoding="utf8"))

@@ -66,6 +66,7 @@ def page(
     curves: Mapping[str, Sequence[Series]],
     views: Sequence[Mapping[str, np.ndarray]],
     geometry: Table,
+    splats: Optional[Mapping[str, Any]] = None,
 ) -> str:
     """Put the report together.
 
@@ -77,6 +78,7 @@ def page(
         curves: training curves by title.
         views: for each pictured view the pictures by name, `photo` and `student` among them, in [0, 1], [H, W, 3].
         geometry: what is known of the geometry.
+        splats: what shows them from anywhere, as `report_splats.splats_of` returns it; the page leaves out None.
     """
     shown = [shown_row(*row) for row in rows]
     pictured: dict[str, Any] = {}
@@ -95,6 +97,7 @@ def page(
         facts=facts,
         rows=shown,
         geometry=geometry,
+        splats=splats,
         student=next(row for row in shown if row["name"] == "student"),
         rate_distortion=Markup(rate_distortion(points)) if points.points else None,
         plots=[Markup(curve_plot(name, series)) for name, series in curves.items()],
