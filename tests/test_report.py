@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import re
+import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import chromium, picture, wait_until
+from browser import PATIENCE, chromium, picture, wait_until
 from tiny import tiny_student, trained
 
 from distilled_splat import cli
 from distilled_splat.evaluation.compare import compare, geometry_table
-from distilled_splat.evaluation.report import CURVES, REPORT_NAME, scalars
+from distilled_splat.evaluation.held_out import open_run
+from distilled_splat.evaluation.report import CURVES, REPORT_NAME, scalars, write_report
+from distilled_splat.evaluation.report_splats import splats_of
 from distilled_splat.evaluation.results import read_results
+from distilled_splat.ops.render import render
+from distilled_splat.ops.views import resized
 from distilled_splat.runs.record import read_record, update_record
+from distilled_splat.teachers.reading import read_teacher
 
 CONTROL = {
     "scene": "scene", "row": "no <teachers>", "fraction": 0.12, "seed": 3, "gaussians": 321, "megabytes": 0.08,
@@ -144,10 +151,6 @@ def test_a_report_that_fails_leaves_the_run_finished(
 
 
 def test_a_run_without_teachers_and_logs_has_a_report_too(student: Path, tmp_path: Path) -> None:
-    import shutil
-
-    from distilled_splat.evaluation.report import write_report
-
     bare = tmp_path / "bare"
     shutil.copytree(student, bare, ignore=shutil.ignore_patterns("events.*", REPORT_NAME))
     update_record(bare, teachers=[], command=None)
@@ -174,3 +177,46 @@ def test_the_slider_and_a_phone(student: Path) -> None:
             page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
             assert page.execute_script("return document.documentElement.scrollWidth") <= width
         assert not page.get_log("browser")
+
+
+@pytest.mark.slow
+def test_student_and_teacher_are_seen_from_a_held_out_camera(student: Path, teachers: tuple[Path, ...]) -> None:
+    """What Spark draws, on its canvas and with its own sorting, looks like what our rasterizer draws."""
+    run = open_run(student / "config.yml")
+    first = next(run.held_out())
+    with chromium(500, 700) as page:
+        page.get((student / REPORT_NAME).resolve().as_uri())
+        page.set_script_timeout(PATIENCE)
+        page.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride", {"width": 300, "height": 600, "deviceScaleFactor": 1, "mobile": False}
+        )
+        page.execute_script("document.getElementById('stage').scrollIntoView({block: 'center'})")
+        page.execute_script("document.getElementById('stage-open').click()")
+        box = page.execute_script("const b = document.getElementById('stage').getBoundingClientRect(); "
+                                  "return [b.left, b.top, b.right, b.bottom].map(Math.round)")  # fmt: skip
+        width, height = box[2] - box[0], box[3] - box[1]
+        view = resized(first.view, width, height)
+        splats = (run.model.gaussians().detach(), read_teacher(teachers[0]).gaussians)
+        ours = [255 * render(splat, view).over(first.background).numpy() for splat in splats]
+        middle, edge = width // 2, 6  # the stage has round corners
+        expected = np.concatenate((ours[0][:, :middle], ours[1][:, middle:]), axis=1)[edge:-edge, edge:-edge]
+
+        def alike() -> bool:
+            seen = picture(page, box)[edge:-edge, edge:-edge]
+            likeness = np.corrcoef(seen.ravel(), expected.ravel())[0, 1]
+            return bool(likeness > 0.97 and np.abs(seen - expected).mean() < 6)
+
+        wait_until(alike, "the splats' picture")
+        assert not page.get_log("browser")
+
+
+def test_splats_are_left_out_where_they_are_too_large(student: Path, tmp_path: Path) -> None:
+    run = open_run(student / "config.yml")
+    both = splats_of(run)
+    assert both is not None and [splat["name"] for splat in both["splats"]] == ["student", "standard teacher"]
+    sizes = [len(base64.b64decode(splat["spz"])) / 1e6 for splat in both["splats"]]
+    one = splats_of(run, sum(sizes) - 1e-6)
+    assert one is not None and [splat["name"] for splat in one["splats"]] == ["student"]
+    assert splats_of(run, sizes[0] - 1e-6) is None and splats_of(run, 0) is None
+    path = write_report(student / "config.yml", output=tmp_path / "without.html", most_megabytes=0)
+    assert "stage" not in path.read_text(encoding="utf8").partition("<body>")[2]
