@@ -199,12 +199,16 @@ def test_student_and_teacher_are_seen_from_a_held_out_camera(student: Path, teac
         splats = (run.model.gaussians().detach(), read_teacher(teachers[0]).gaussians)
         ours = [255 * render(splat, view).over(first.background).numpy() for splat in splats]
         middle, edge = width // 2, 6  # the stage has round corners
-        expected = np.concatenate((ours[0][:, :middle], ours[1][:, middle:]), axis=1)[edge:-edge, edge:-edge]
+        expected, otherwise = (
+            np.concatenate((one[:, :middle], other[:, middle:]), axis=1)[edge:-edge, edge:-edge]
+            for one, other in (ours, ours[::-1])
+        )
 
         def alike() -> bool:
             seen = picture(page, box)[edge:-edge, edge:-edge]
             likeness = np.corrcoef(seen.ravel(), expected.ravel())[0, 1]
-            return bool(likeness > 0.97 and np.abs(seen - expected).mean() < 6)
+            difference = np.abs(seen - expected).mean()
+            return bool(likeness > 0.9 and difference < 12 and difference < np.abs(seen - otherwise).mean())
 
         wait_until(alike, "the splats' picture")
         assert not page.get_log("browser")
