@@ -17,6 +17,7 @@ from distilled_splat.benchmarks.step import StepBench
 from distilled_splat.doctor.command import Doctor
 from distilled_splat.shrink.bench import ShrinkBench
 from distilled_splat.shrink.command import Shrink
+from distilled_splat.viewing.command import View
 from distilled_splat.workflows.controls import QualityBench
 from distilled_splat.workflows.sweep import Sweep
 
@@ -157,7 +158,7 @@ class Info:
 
 @dataclass
 class Report:
-    """Write one HTML page about a run: table, rate-distortion plot, training curves, pictures to slide over."""
+    """Write one HTML page about a run: table, plots, pictures to slide over, and the splats to look around in."""
 
     load_config: Path
     """config.yml of a run of distilled-splatfacto."""
@@ -173,6 +174,10 @@ class Report:
     perceptual: bool = True
     """Measure LPIPS (VGG) and FLIP, where they are installed; on a CPU that takes longer than all else."""
 
+    splats_mb: float = 8.0
+    """Student and teacher are put into the page, to be seen from anywhere, if they have no more megabytes than this
+    as .spz files; the teacher is left out first. 0 leaves out both."""
+
     def run(self) -> None:
         """Write the page and say where it is."""
         from rich.console import Console
@@ -181,7 +186,7 @@ class Report:
 
         perceptual_of = None if self.perceptual else ()
         path = write_report(
-            self.load_config, self.results, self.output, self.data, self.teachers or None, perceptual_of
+            self.load_config, self.results, self.output, self.data, self.teachers or None, perceptual_of, self.splats_mb
         )
         Console(soft_wrap=True, highlight=False).print(f"The report: {path}")
 
@@ -225,6 +230,7 @@ Command = Union[
     Annotated[Export, tyro.conf.subcommand("export")],
     Annotated[Lod, tyro.conf.subcommand("lod")],
     Annotated[Info, tyro.conf.subcommand("info")],
+    Annotated[View, tyro.conf.subcommand("view")],
     Annotated[Report, tyro.conf.subcommand("report")],
     Annotated[Sweep, tyro.conf.subcommand("sweep")],
     Annotated[Doctor, tyro.conf.subcommand("doctor")],

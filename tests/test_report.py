@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import json
 import re
+import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import chromium, picture, wait_until
+from browser import PATIENCE, chromium, picture, wait_until
 from tiny import tiny_student, trained
 
 from distilled_splat import cli
 from distilled_splat.evaluation.compare import compare, geometry_table
+from distilled_splat.evaluation.held_out import open_run
 from distilled_splat.evaluation.lpips_weights import read_weights
-from distilled_splat.evaluation.report import REPORT_NAME
+from distilled_splat.evaluation.report import CURVES, REPORT_NAME, scalars, write_report
+from distilled_splat.evaluation.report_splats import splats_of
 from distilled_splat.evaluation.results import read_results
+from distilled_splat.ops.render import render
+from distilled_splat.ops.views import resized
 from distilled_splat.runs.record import read_record, update_record
+from distilled_splat.teachers.reading import read_teacher
 
 CONTROL = {
     "scene": "scene", "row": "no <teachers>", "fraction": 0.12, "seed": 3, "gaussians": 321, "megabytes": 0.08,
@@ -90,6 +98,19 @@ def test_how_images_look_is_measured_of_the_rows_that_are_asked_for(student: Pat
     assert len(row.photos["lpips_vgg"]) == len(row.photos["ssim"]) == len(row.photos["psnr"]) > 1
 
 
+def test_a_short_run_has_curves_not_dots(scene: Path, teachers: tuple[Path, ...], tmp_path: Path) -> None:
+    config = tiny_student(scene, tmp_path, teachers, iterations=60, num_gaussians=300)
+    config.logging.steps_per_log = 10  # nerfstudio's own
+    run = trained(config).base_dir
+    found = scalars(run)
+    drawn = {title: [step for step, _ in found[tag]] for title, tag in CURVES.items() if tag in found}
+    assert {"PSNR on a held-out photo, dB", "loss on the photo", "loss on the teachers' depth"} <= set(drawn)
+    assert drawn["PSNR on a held-out photo, dB"] == [10, 20, 30, 40, 50]
+    assert all(len(steps) >= 5 for steps in drawn.values())
+    content = (run / REPORT_NAME).read_text(encoding="utf8")
+    assert all(html.escape(title, quote=False) in content for title in drawn)
+
+
 def test_the_report_fetches_nothing(student: Path) -> None:
     content = (student / REPORT_NAME).read_text(encoding="utf8")
     assert all(address.startswith("data:") for address in Page(content).fetched)
@@ -143,10 +164,6 @@ def test_a_report_that_fails_leaves_the_run_finished(
 
 
 def test_a_run_without_teachers_and_logs_has_a_report_too(student: Path, tmp_path: Path) -> None:
-    import shutil
-
-    from distilled_splat.evaluation.report import write_report
-
     bare = tmp_path / "bare"
     shutil.copytree(student, bare, ignore=shutil.ignore_patterns("events.*", REPORT_NAME))
     update_record(bare, teachers=[], command=None)
@@ -173,3 +190,50 @@ def test_the_slider_and_a_phone(student: Path) -> None:
             page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
             assert page.execute_script("return document.documentElement.scrollWidth") <= width
         assert not page.get_log("browser")
+
+
+@pytest.mark.slow
+def test_student_and_teacher_are_seen_from_a_held_out_camera(student: Path, teachers: tuple[Path, ...]) -> None:
+    """What Spark draws, on its canvas and with its own sorting, looks like what our rasterizer draws."""
+    run = open_run(student / "config.yml")
+    first = next(run.held_out())
+    with chromium(500, 700) as page:
+        page.get((student / REPORT_NAME).resolve().as_uri())
+        page.set_script_timeout(PATIENCE)
+        page.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride", {"width": 300, "height": 600, "deviceScaleFactor": 1, "mobile": False}
+        )
+        page.execute_script("document.getElementById('stage').scrollIntoView({block: 'center'})")
+        page.execute_script("document.getElementById('stage-open').click()")
+        box = page.execute_script("const b = document.getElementById('stage').getBoundingClientRect(); "
+                                  "return [b.left, b.top, b.right, b.bottom].map(Math.round)")  # fmt: skip
+        width, height = box[2] - box[0], box[3] - box[1]
+        view = resized(first.view, width, height)
+        splats = (run.model.gaussians().detach(), read_teacher(teachers[0]).gaussians)
+        ours = [255 * render(splat, view).over(first.background).numpy() for splat in splats]
+        middle, edge = width // 2, 6  # the stage has round corners
+        expected, otherwise = (
+            np.concatenate((one[:, :middle], other[:, middle:]), axis=1)[edge:-edge, edge:-edge]
+            for one, other in (ours, ours[::-1])
+        )
+
+        def alike() -> bool:
+            seen = picture(page, box)[edge:-edge, edge:-edge]
+            likeness = np.corrcoef(seen.ravel(), expected.ravel())[0, 1]
+            difference = np.abs(seen - expected).mean()
+            return bool(likeness > 0.9 and difference < 12 and difference < np.abs(seen - otherwise).mean())
+
+        wait_until(alike, "the splats' picture")
+        assert not page.get_log("browser")
+
+
+def test_splats_are_left_out_where_they_are_too_large(student: Path, tmp_path: Path) -> None:
+    run = open_run(student / "config.yml")
+    both = splats_of(run)
+    assert both is not None and [splat["name"] for splat in both["splats"]] == ["student", "standard teacher"]
+    sizes = [len(base64.b64decode(splat["spz"])) / 1e6 for splat in both["splats"]]
+    one = splats_of(run, sum(sizes) - 1e-6)
+    assert one is not None and [splat["name"] for splat in one["splats"]] == ["student"]
+    assert splats_of(run, sizes[0] - 1e-6) is None and splats_of(run, 0) is None
+    path = write_report(student / "config.yml", output=tmp_path / "without.html", most_megabytes=0)
+    assert "stage" not in path.read_text(encoding="utf8").partition("<body>")[2]

@@ -38,7 +38,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_the_wheel_has_every_file(wheel: Path) -> None:
-    kinds = (".py", ".typed", ".jinja")
+    kinds = (".py", ".typed", ".jinja", ".js", ".gz", ".md", ".txt")
     files = {
         path.relative_to(ROOT).as_posix() for path in (ROOT / "distilled_splat").rglob("*") if path.suffix in kinds
     }

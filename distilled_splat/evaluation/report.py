@@ -12,6 +12,7 @@ from typing import Any, Optional
 from distilled_splat.evaluation.compare import GEOMETRY_CAPTION, compare_run, geometry_table
 from distilled_splat.evaluation.held_out import FinishedRun, open_run
 from distilled_splat.evaluation.report_page import Facts, Points, Series, Table, page
+from distilled_splat.evaluation.report_splats import MOST_MEGABYTES, splats_of
 from distilled_splat.evaluation.results import read_results
 from distilled_splat.runs.files import write_beside
 from distilled_splat.runs.record import read_record
@@ -24,6 +25,7 @@ CURVES = {
     "PSNR against the ensemble, dB": "Eval Images Metrics/psnr_ensemble",
     "loss on the photo": "Train Loss Dict/main_loss",
     "loss on the pseudo label": "Train Loss Dict/kd_loss",
+    "loss on the teachers' depth": "Train Loss Dict/depth_loss",
     "structural loss": "Train Loss Dict/structure_loss",
     "Gaussians": "Train Metrics Dict/gaussian_count",
 }
@@ -37,6 +39,7 @@ def write_report(
     data: Optional[Path] = None,
     teachers: Optional[Sequence[Path]] = None,
     perceptual_of: Optional[Collection[str]] = None,
+    most_megabytes: float = MOST_MEGABYTES,
 ) -> Path:
     """Write the report of a finished run.
 
@@ -47,6 +50,7 @@ def write_report(
         data: the run's data, and its teachers; see `open_run`.
         teachers: see `data`.
         perceptual_of: see `compare`.
+        most_megabytes: of the splats that the page shows from anywhere; see `splats_of`.
 
     Returns:
         The file.
@@ -55,7 +59,8 @@ def write_report(
         ValueError: if the run or the results cannot be read.
     """
     controls = () if results_path is None else read_results(results_path)
-    return write_report_of(open_run(config_path, data, teachers), controls, output, perceptual_of)
+    run = open_run(config_path, data, teachers)
+    return write_report_of(run, controls, output, perceptual_of, most_megabytes)
 
 
 def write_report_of(
@@ -63,6 +68,7 @@ def write_report_of(
     controls: Sequence[dict[str, Any]] = (),
     output: Optional[Path] = None,
     perceptual_of: Optional[Collection[str]] = None,
+    most_megabytes: float = MOST_MEGABYTES,
 ) -> Path:
     """Write the report of a run that is open; see `write_report` and `compare`."""
     comparison = compare_run(run, PICTURED_VIEWS, perceptual_of)
@@ -93,6 +99,7 @@ def write_report_of(
         curves(run),
         [{name: image.clamp(0, 1).numpy() for name, image in view.items()} for view in comparison.pictures],
         Table(*geometry_table(comparison), GEOMETRY_CAPTION),
+        splats_of(run, most_megabytes),
     )
     path = output or run.folder / REPORT_NAME
     write_beside(path, lambda temporary: temporary.write_text(content, encoding="utf8"))

@@ -19,6 +19,8 @@ JPEG_QUALITY = 88
 WIDEST_PICTURE = 960
 MOST_POINTS = 400
 """Points of a curve; more cannot be told apart on a page."""
+FEW_POINTS = 40
+"""Curves of fewer points show each."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def page(
     curves: Mapping[str, Sequence[Series]],
     views: Sequence[Mapping[str, np.ndarray]],
     geometry: Table,
+    splats: Optional[Mapping[str, Any]] = None,
 ) -> str:
     """Put the report together.
 
@@ -75,6 +78,7 @@ def page(
         curves: training curves by title.
         views: for each pictured view the pictures by name, `photo` and `student` among them, in [0, 1], [H, W, 3].
         geometry: what is known of the geometry.
+        splats: what shows them from anywhere, as `report_splats.splats_of` returns it; the page leaves out None.
     """
     shown = [shown_row(*row) for row in rows]
     pictured: dict[str, Any] = {}
@@ -94,6 +98,7 @@ def page(
         rows=shown,
         has_lpips=any(row["lpips"] for row in shown),
         geometry=geometry,
+        splats=splats,
         student=next(row for row in shown if row["name"] == "student"),
         rate_distortion=Markup(rate_distortion(points)) if points.points else None,
         plots=[Markup(curve_plot(name, series)) for name, series in curves.items()],
@@ -156,7 +161,9 @@ def curve_plot(title: str, series: Sequence[Series]) -> str:
     axes = figure.subplots()
     for curve in series:
         values = np.array(curve.values[:: max(len(curve.values) // MOST_POINTS, 1)])
-        axes.plot(values[:, 0], values[:, 1], label=curve.name, marker="." if len(values) < 3 else "", linewidth=1.2)
+        axes.plot(
+            values[:, 0], values[:, 1], label=curve.name, marker="." if len(values) < FEW_POINTS else "", linewidth=1.2
+        )
     axes.set(title=title, xlabel="step")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

@@ -88,11 +88,11 @@ def find_checkpoint(path: Path) -> Path:
     if path.suffix == CHECKPOINT_ENDING and path.is_file():
         return path
     if not path.is_dir() and path.name != CONFIG:
-        raise ValueError(f"The teacher {path} is neither a run folder, nor a config.yml, a .ckpt, or {KINDS}.")
+        raise ValueError(f"{path} is neither a run folder, nor a config.yml, a .ckpt, or {KINDS}.")
     run = path if path.is_dir() else path.parent
     checkpoint = latest_checkpoint(run / CHECKPOINT_FOLDER) or latest_checkpoint(run)
     if checkpoint is None:
-        raise ValueError(f"The teacher {run} holds no checkpoint (no {CHECKPOINT_FOLDER}/step-*.ckpt): train it first.")
+        raise ValueError(f"{run} holds no checkpoint (no {CHECKPOINT_FOLDER}/step-*.ckpt): train it first.")
     return checkpoint
 
 
@@ -107,7 +107,7 @@ def read_teacher(path: Path) -> Teacher:
         path = path.expanduser()
         teacher = read_export(path) if is_exported(path) else read_run(path)
     except (OSError, RuntimeError, MemoryError) as error:
-        raise ValueError(f"The teacher {path} cannot be read ({words_of(error)}).") from error
+        raise ValueError(f"{path} cannot be read ({words_of(error)}).") from error
     check_values(teacher)
     return teacher
 

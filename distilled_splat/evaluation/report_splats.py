@@ -1,0 +1,93 @@
+"""What shows splats from anywhere in a report: the student, its first teacher, first cameras, and a viewer."""
+
+from __future__ import annotations
+
+import base64
+import math
+from importlib import resources
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from distilled_splat.evaluation.held_out import FinishedRun
+from distilled_splat.ops.views import View
+from distilled_splat.splat.formats import FORMATS, with_degree
+from distilled_splat.splat.gaussians import Gaussians
+from distilled_splat.teachers.reading import read_teacher
+
+MOST_MEGABYTES = 8.0
+"""Splats of more than this, as .spz files, are left out of a report; a page holds a third more of text."""
+FORMAT = FORMATS["spz"]
+
+
+def splats_of(run: FinishedRun, most_megabytes: float = MOST_MEGABYTES) -> Optional[dict[str, Any]]:
+    """Return the splats of a run for its page, as JSON's types.
+
+    The teacher is left out where the two are too large together, and all where the student alone is, where nobody has
+    held a photo out, or where the extra `export`, which writes .spz, is not installed.
+
+    Args:
+        run: the run.
+        most_megabytes: of the .spz files together, in 10^6 bytes.
+
+    Returns:
+        `viewer` (gzipped JavaScript), `splats` (name, whether antialiased, .spz), both in base64, `cameras` (see
+        `camera_of`), `up` [3], `aspect` and `background` (in 0 to 1, [3]); or None.
+    """
+    held = list(run.held_out()) if most_megabytes > 0 else []
+    if not held:
+        return None
+    antialiased = run.model.config.rasterize_mode == "antialiased"
+    found = [("student", run.model.gaussians().detach(), antialiased)]
+    if run.teachers:
+        teacher = read_teacher(run.teachers[0])
+        if not teacher.is_export:  # of others the frame is to be found out first
+            found.append((f"{teacher.variant} teacher", teacher.gaussians, teacher.antialiased))
+    splats, left = [], most_megabytes * 1e6
+    for name, gaussians, mode in found:
+        try:
+            content = FORMAT.file_of(with_degree(gaussians, FORMAT.highest_degree), mode)
+        except ValueError:  # the library is missing
+            return None
+        left -= len(content)
+        if left >= 0:
+            splats.append({"name": name, "antialiased": mode, "spz": text_of(content)})
+    if not splats or splats[0]["name"] != "student":
+        return None
+    views = [each.view for each in held]
+    ups = torch.stack([-view.viewmat[1, :3].cpu() for view in views]).mean(dim=0)
+    viewer = resources.files("distilled_splat").joinpath("evaluation/webview/viewer.js.gz").read_bytes()
+    return {
+        "viewer": text_of(viewer),
+        "splats": splats,
+        "cameras": [camera_of(each.view, found[0][1]) for each in held],
+        "up": ups.tolist(),
+        "aspect": views[0].width / views[0].height,
+        "background": held[0].background.tolist(),
+    }
+
+
+def text_of(content: bytes) -> str:
+    """Return bytes in base64."""
+    return base64.b64encode(content).decode()
+
+
+def camera_of(view: View, gaussians: Gaussians) -> dict[str, Any]:
+    """Return a camera as three.js has it: `eye` and `target` [3], and `fov` from edge to edge, upright, in degrees.
+
+    The target is as far away as the Gaussians before the camera are in the median, so that one turns about them.
+    """
+    viewmat = view.viewmat.detach().cpu().double()
+    eye, look = -viewmat[:3, :3].T @ viewmat[:3, 3], viewmat[2, :3]
+    depths = before(view, gaussians)
+    distance = float(depths.median()) if len(depths) else 1.0
+    fov = math.degrees(2 * math.atan(view.height / (2 * float(view.K[1, 1]))))
+    return {"eye": eye.tolist(), "target": (eye + distance * look).tolist(), "fov": fov}
+
+
+def before(view: View, gaussians: Gaussians) -> Tensor:
+    """Return the depths of the Gaussians whose centres are in the middle half of a picture, [M]."""
+    x, y, depth = ((gaussians.means @ view.viewmat[:3, :3].T + view.viewmat[:3, 3]) @ view.K.T).unbind(dim=1)
+    inside = (depth > 0) & ((x / depth - view.width / 2).abs() < view.width / 4)
+    return depth[inside & ((y / depth - view.height / 2).abs() < view.height / 4)]

@@ -1,0 +1,182 @@
+"""The page in the browser: viser's, with our pictures behind it and a few controls beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from distilled_splat.runs.words import words_of
+from distilled_splat.viewing.pictures import Camera, Choice, picture
+from distilled_splat.viewing.screen import Screen
+from distilled_splat.viewing.splats import Shown
+from distilled_splat.viewing.start import Start
+
+UNITS = 5.0
+"""viser's units in one of the unit frame: its keys move a visitor by two of them in a second."""
+HEIGHTS = (360, 540, 720, 1080, 1440, 2160)
+"""Heights of a still picture to choose from, in pixels."""
+USUAL_HEIGHT = 1080
+QUALITY_MOVING, QUALITY_STILL = 75, 95
+"""Of JPEGs."""
+AS_FOUND = "as found"
+UPS = {f"{sign}{axis}": place for place, axis in enumerate("xyz") for sign in "+-"}
+
+
+def free_port(host: str, port: int) -> int:
+    """Return a port that can be listened on, which is another one only for port 0.
+
+    Raises:
+        ValueError: if that port cannot be listened on.
+    """
+    if not 0 <= port <= 65535:
+        raise ValueError(f"--port {port} is not a port: give 0 (any that is free) to 65535.")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            # so that a viewer can be started again at once
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen()
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise ValueError(
+            f"Nothing can listen on port {port} of {host} ({words_of(error)}): another viewer may run there. Give "
+            "another --port (0 takes any that is free), or another --host."
+        ) from None
+
+
+class Page:
+    """A server that shows splats to whoever opens its address, each with a camera of their own."""
+
+    def __init__(self, splats: Sequence[Shown], start: Start, host: str, port: int) -> None:
+        """Serve.
+
+        Args:
+            splats: one or more, in one unit frame.
+            start: the first camera.
+            host: address to listen on.
+            port: a free one, see `free_port`.
+        """
+        import viser
+
+        self.splats = {splat.name: splat for splat in splats}
+        self.start = start
+        self.screens: dict[int, Screen] = {}
+        with contextlib.redirect_stdout(io.StringIO()):  # viser says where it listens, in its own words
+            self.server = viser.ViserServer(host=host, port=port, label="distilled-splat view", verbose=False)
+        self.build_controls()
+        self.server.on_client_connect(self.welcome)
+        self.server.on_client_disconnect(self.leave)
+
+    def build_controls(self) -> None:
+        """Put the controls beside the scene."""
+        gui, names = self.server.gui, list(self.splats)
+        gui.add_markdown("  \n".join(splat.words for splat in self.splats.values()))
+        self.several = len(names) > 1
+        if self.several:
+            self.left = gui.add_dropdown("Left", names, initial_value=names[0])
+            self.right = gui.add_dropdown("Right", names, initial_value=names[1])
+            self.split = gui.add_checkbox("Split", True, hint="Both side by side; without it the left one alone")
+            self.cut = gui.add_slider("Line", min=0.0, max=1.0, step=0.005, initial_value=0.5)
+        self.background = gui.add_rgb("Background", (0, 0, 0))
+        heights = [f"{height}" for height in HEIGHTS]
+        self.height = gui.add_dropdown("Pixels high", heights, initial_value=f"{USUAL_HEIGHT}")
+        self.up = gui.add_dropdown("Up", [AS_FOUND, *UPS], initial_value=AS_FOUND)
+        self.back = gui.add_button("Back to the start")
+        self.fault = gui.add_markdown("")
+        seen = [self.background, self.height, *((self.left, self.right, self.split, self.cut) if self.several else ())]
+        for control in seen:
+            control.on_update(lambda _: self.changed())
+        self.up.on_update(lambda _: self.turn())
+        self.back.on_click(lambda event: self.place(event.client))
+
+    def choice(self) -> Choice:
+        """Return what is to be seen, as the controls say."""
+        r, g, b = self.background.value
+        if not self.several:
+            return Choice(next(iter(self.splats.values())), None, 1.0, (r, g, b))
+        left, right = self.splats[self.left.value], self.splats[self.right.value]
+        return Choice(left, right if self.split.value else None, float(self.cut.value), (r, g, b))
+
+    def up_direction(self) -> np.ndarray:
+        """Return which way is up, float64 [3]."""
+        if self.up.value == AS_FOUND:
+            return self.start.up.double().numpy()
+        direction = np.zeros(3)
+        direction[UPS[self.up.value]] = 1.0 if self.up.value[0] == "+" else -1.0
+        return direction
+
+    def changed(self) -> None:
+        """Render anew for everybody."""
+        for screen in list(self.screens.values()):
+            screen.changed()
+
+    def turn(self) -> None:
+        """Turn everybody's camera up."""
+        for client in self.server.get_clients().values():
+            client.camera.up_direction = self.up_direction()
+
+    def welcome(self, client: Any) -> None:
+        """Show the scene to a new visitor."""
+        self.place(client)
+        screen = Screen(
+            lambda height: self.draw(client, height),
+            lambda pixels, is_last: self.show(client, pixels, is_last),
+            lambda: int(self.height.value),
+        )
+        self.screens[client.client_id] = screen
+        client.camera.on_update(lambda _: screen.changed())
+        screen.start()
+
+    def leave(self, client: Any) -> None:
+        """Render no more for a visitor who has gone."""
+        screen = self.screens.pop(client.client_id, None)
+        if screen is not None:
+            screen.end()
+
+    def place(self, client: Any) -> None:
+        """Bring a visitor to the first camera, as near to its field of view as the window's shape lets it be."""
+        if client is None:
+            return
+        view = self.start.view
+        viewmat = view.viewmat.detach().cpu().double().numpy()
+        eye, look = -viewmat[:3, :3].T @ viewmat[:3, 3], viewmat[2, :3]
+        across = view.width / (2 * float(view.K[0, 0])) / client.camera.aspect
+        with client.atomic():
+            client.camera.fov = 2 * math.atan(max(view.height / (2 * float(view.K[1, 1])), across))
+            client.camera.position = UNITS * eye
+            client.camera.look_at = UNITS * (eye + self.start.distance * look)
+            client.camera.up_direction = self.up_direction()
+
+    def draw(self, client: Any, height: int) -> np.ndarray:
+        """Render what a visitor's camera sees; what fails is told beside the scene."""
+        camera = client.camera
+        seen = Camera(
+            tuple(map(float, camera.wxyz)),  # type: ignore[arg-type]
+            tuple(map(float, camera.position / UNITS)),  # type: ignore[arg-type]
+            float(camera.fov),
+            float(camera.aspect),
+        )
+        try:
+            return picture(self.choice(), seen, height)
+        except (RuntimeError, MemoryError) as error:  # a GPU's memory is full
+            self.fault.content = f"**Not rendered** at {height} pixels: {words_of(error)}"
+            return np.zeros((1, 1, 3), np.uint8)
+
+    def show(self, client: Any, pixels: np.ndarray, is_last: bool) -> None:
+        """Send a picture."""
+        quality = QUALITY_STILL if is_last else QUALITY_MOVING
+        client.scene.set_background_image(pixels, format="jpeg", jpeg_quality=quality)
+        client.flush()
+
+    def stop(self) -> None:
+        """End the server and the rendering."""
+        for screen in list(self.screens.values()):
+            screen.end()
+        self.server.stop()

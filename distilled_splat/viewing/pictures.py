@@ -1,0 +1,85 @@
+"""What a browser's camera sees of one splat, or of two side by side."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Optional
+
+import numpy as np
+import torch
+from nerfstudio.cameras.camera_utils import quaternion_matrix
+from torch import Tensor
+
+from distilled_splat.ops.render import render
+from distilled_splat.ops.views import View
+from distilled_splat.viewing.splats import Shown
+
+LINE = 2
+"""Width of the line between two splats, in pixels."""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A browser's camera.
+
+    Attributes:
+        wxyz: its rotation, camera to world in OpenCV axes (x right, y down, z forward), as a unit quaternion.
+        position: in the unit frame.
+        fov: from the lower to the upper edge, in radians.
+        aspect: width over height.
+    """
+
+    wxyz: tuple[float, float, float, float]
+    position: tuple[float, float, float]
+    fov: float
+    aspect: float
+
+    def view(self, height: int, device: torch.device) -> View:
+        """Return the view of this camera with pictures of a height in pixels."""
+        width = max(round(height * self.aspect), 1)
+        turn = torch.from_numpy(quaternion_matrix(np.array(self.wxyz))[:3, :3]).T
+        viewmat = torch.eye(4, dtype=torch.float64)
+        viewmat[:3, :3] = turn
+        viewmat[:3, 3] = -turn @ torch.tensor(self.position, dtype=torch.float64)
+        focal = height / 2 / math.tan(self.fov / 2)
+        K = torch.tensor([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
+        return View(viewmat.float().to(device), K.to(device), width, height)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is to be seen.
+
+    Attributes:
+        left: the splat, or the one on the left.
+        right: the one on the right; None where one fills the picture.
+        cut: how much of the width the left one has, from 0 to 1.
+        background: colour behind them, each in 0 to 255.
+    """
+
+    left: Shown
+    right: Optional[Shown]
+    cut: float
+    background: tuple[int, int, int]
+
+
+@torch.no_grad()
+def picture(choice: Choice, camera: Camera, height: int) -> np.ndarray:
+    """Render what is to be seen, uint8 [height, W, 3]."""
+    device = choice.left.gaussians.means.device
+    view = camera.view(height, device)
+    background = torch.tensor(choice.background, dtype=torch.float32, device=device) / 255
+
+    def drawn(splat: Shown) -> Tensor:
+        return render(splat.gaussians, view, antialiased=splat.antialiased).over(background)
+
+    edge = round(choice.cut * view.width)
+    if choice.right is None or edge >= view.width:
+        pixels = drawn(choice.left)
+    elif edge <= 0:
+        pixels = drawn(choice.right)
+    else:
+        pixels = torch.cat((drawn(choice.left)[:, :edge], drawn(choice.right)[:, edge:]), dim=1)
+        pixels[:, max(edge - LINE // 2, 0) : edge + LINE // 2] = 1.0
+    return (255 * pixels).round().to("cpu", torch.uint8).numpy()

@@ -1,0 +1,67 @@
+"""The splats that are looked at: read from files and runs, and brought into one unit frame on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from distilled_splat.shrink.unit_frame import UnitFrame
+from distilled_splat.splat.files import KINDS
+from distilled_splat.splat.gaussians import Gaussians
+from distilled_splat.teachers.reading import CONFIG, Teacher, read_teacher
+
+WHAT_TO_GIVE = f"a run's folder or config.yml, or {KINDS}"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One splat that can be shown.
+
+    Attributes:
+        name: unlike that of any other.
+        gaussians: in the unit frame, on the device that renders.
+        antialiased: whether it is to be rendered so.
+    """
+
+    name: str
+    gaussians: Gaussians
+    antialiased: bool
+
+    @property
+    def words(self) -> str:
+        """What it is, in a line of Markdown."""
+        return f"**{self.name}** {len(self.gaussians):,} Gaussians of degree {self.gaussians.sh_degree}"
+
+
+def read_all(paths: Sequence[Path]) -> list[Teacher]:
+    """Read files and runs; nothing in them is ever run.
+
+    Raises:
+        ValueError: if there are none, or one cannot be read.
+    """
+    if not paths:
+        raise ValueError(f"There is nothing to look at: give {WHAT_TO_GIVE}.")
+    for path in paths:
+        if not path.expanduser().exists():
+            raise ValueError(f"{path} does not exist: give {WHAT_TO_GIVE}.")
+    return [read_teacher(path) for path in paths]
+
+
+def shown(splats: Sequence[Teacher], names: Sequence[str], frame: UnitFrame, device: torch.device) -> list[Shown]:
+    """Bring splats of one scene into a unit frame and onto a device; each keeps its place in the scene."""
+    return [
+        Shown(name, frame.into(splat.gaussians).to(device), splat.antialiased) for name, splat in zip(names, splats)
+    ]
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """Return a short name for each path, with as many folders before it as it takes to tell them apart."""
+    whole = [(path.parent if path.name == CONFIG else path).expanduser().absolute() for path in paths]
+    for length in range(1, max(len(path.parts) for path in whole) + 1):
+        names = ["/".join(path.parts[-length:]) for path in whole]
+        if len(set(names)) == len(set(whole)):
+            break
+    return [name if names.count(name) == 1 else f"{name} ({place + 1})" for place, name in enumerate(names)]
