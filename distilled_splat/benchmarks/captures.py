@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,21 @@ def resampled(model: Any, count: int) -> Gaussians:
     )
 
 
-def write_capture(scene: dict[str, torch.Tensor], width: int, height: int, folder: Path, views: int = 6) -> Gaussians:
+RENDERED = 6
+"""Photos of a random scene that are rendered; others repeat them."""
+
+
+def write_capture(
+    scene: dict[str, torch.Tensor], width: int, height: int, folder: Path, views: int = RENDERED, suffix: str = ".png"
+) -> Gaussians:
     """Write a random scene of `workload.random_scene` as a capture in nerfstudio's format; return its Gaussians.
 
     Args:
         scene: arguments of `rasterization`.
         width, height: size of the photos in pixels.
         folder: where to write.
-        views: number of photos, from cameras that stand beside each other.
+        views: number of photos, from cameras that stand beside each other; the seventh shows what the first does.
+        suffix: of the photos' files.
     """
     gaussians = Gaussians(
         means=scene["means"],
@@ -68,12 +76,16 @@ def write_capture(scene: dict[str, torch.Tensor], width: int, height: int, folde
     frames = []
     for number in range(views):
         viewmat = torch.eye(4)
-        viewmat[0, 3] = 0.05 * (number - views / 2)
-        with torch.no_grad():
-            image = render(gaussians, View(viewmat, scene["Ks"][0], width, height)).color.clamp(0, 1)
-        Image.fromarray((255 * image).byte().numpy()).save(folder / "images" / f"{number}.png")
+        viewmat[0, 3] = 0.05 * (number - views / 2) * RENDERED / views
+        photo = folder / "images" / f"{number}{suffix}"
+        if number < RENDERED:
+            with torch.no_grad():
+                image = render(gaussians, View(viewmat, scene["Ks"][0], width, height)).color.clamp(0, 1)
+            Image.fromarray((255 * image).byte().numpy()).save(photo)
+        else:
+            shutil.copyfile(folder / "images" / f"{number % RENDERED}{suffix}", photo)
         pose = torch.linalg.inv(viewmat) @ torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
-        frames.append({"file_path": f"images/{number}.png", "transform_matrix": pose.tolist()})
+        frames.append({"file_path": f"images/{photo.name}", "transform_matrix": pose.tolist()})
     intrinsics = {"fl_x": focal, "fl_y": focal, "cx": width / 2, "cy": height / 2, "w": width, "h": height}
     content = {"camera_model": "OPENCV", **intrinsics, "frames": frames}
     (folder / "transforms.json").write_text(json.dumps(content), encoding="utf8")
