@@ -114,27 +114,30 @@ def test_teacher_and_student_are_the_same_with_photos_in_memory_and_in_files(cap
     assert [held.place for held in open_run(student.base_dir / "config.yml").held_out()] == [0, 1, 2]
 
 
-def test_photos_are_read_ahead_in_the_order_of_the_steps_and_not_twice(
+def test_a_training_reads_each_photo_once_a_turn_and_a_few_ahead(
     scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = prepared(from_files(tiny_config(splatfacto_teacher, scene, tmp_path, STEPS)))
-    datamanager = trainer.pipeline.datamanager
-    assert len(datamanager.cached_train) == 9
+    config = from_files(tiny_config(splatfacto_teacher, scene, tmp_path, STEPS))
+    config.steps_per_eval_image = config.steps_per_eval_all_images = 0
+    trainer = prepared(config)
+    photos = trainer.pipeline.datamanager.cached_train
+    assert len(photos) == 9
     read: list[int] = []
     once = PhotoFiles.undistorted
 
     def noted(files: PhotoFiles, index: int) -> Any:
-        read.append(index)
+        if files is photos:
+            read.append(index)
         return once(files, index)
 
     monkeypatch.setattr(PhotoFiles, "undistorted", noted)
-    wanted = [datamanager.next_train(step)[1]["image_idx"] for step in range(STEPS)]
-    assert sorted(wanted[:9]) == sorted(wanted[9:18]) == list(range(9))
-    waiting = set(datamanager.cached_train.coming)
-    assert len(waiting) <= AHEAD
-    for future in datamanager.cached_train.coming.values():
+    trainer.train()
+    waiting = set(photos.coming)
+    for future in photos.coming.values():
         future.result()
-    assert sorted(read) == sorted([*wanted, *waiting])
+    assert len(waiting) <= AHEAD and len(read) == STEPS + len(waiting)
+    turns = sorted(read[:9]), sorted(read[9:18])
+    assert turns == (list(range(9)), list(range(9)))
 
 
 @pytest.mark.parametrize("fault", ["is missing", "cannot be opened as a picture", "32 x 24 pixels"])

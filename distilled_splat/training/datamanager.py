@@ -137,6 +137,10 @@ class PortableDatamanager(FullImageDatamanager):
                 if photo["image"].dtype == torch.uint8:
                     photo["image"] = photo["image"].float() / 255.0
 
+    def get_train_rays_per_batch(self) -> int:
+        """Return the pixels of the first photo, by which nerfstudio's log counts rays a second; it asks in each step."""
+        return int(self.train_dataset.cameras.width[0]) * int(self.train_dataset.cameras.height[0])
+
     def next_train(self, step: int) -> tuple[Cameras, dict[str, Any]]:
         """Return the next training camera, of shape [1], and a copy of its batch, on the device."""
         index = self.train_unseen_cameras.pop(0)
