@@ -7,20 +7,20 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from statistics import median
+from typing import Any
 
 import psutil
-import torch
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 
 from distilled_splat.benchmarks.training import peak_megabytes, silence, trainer_for
-from distilled_splat.splat.gaussians import Gaussians
+from distilled_splat.teachers.reading import read_teacher
+from distilled_splat.training.memory import Place
 
-Learner = Literal["teacher", "student"]
-STEPS = 8
+STEPS = 6
 """Steps of which the last is one that cuts or densifies; the memory of the others is used again."""
-VIEWS_OF_A_CUT = 8
+VIEWS_OF_A_CUT = 4
 """Views that a cut looks at here, as each takes as long as two steps; a training looks at all."""
 GROWN = 0.1
 """Part of its Gaussians that a teacher duplicates or splits here, once."""
@@ -35,12 +35,14 @@ class Stage:
         held: memory that the process holds at its end, in 10^6 bytes.
         peak: the most that it held meanwhile.
         seconds: how long it lasted.
+        processor_seconds: how long all threads together computed.
     """
 
     name: str
     held: float
     peak: float
     seconds: float
+    processor_seconds: float
 
 
 class Stages:
@@ -52,14 +54,15 @@ class Stages:
         self.begin(name)
 
     def begin(self, name: str) -> None:
-        """End the stage in hand, and begin the next."""
-        self.name, self.start = name, time.perf_counter()
+        """Begin a stage."""
+        self.name, self.start, self.start_of_work = name, time.perf_counter(), time.process_time()
         forget_peak()
 
     def end(self) -> None:
         """Write down the stage in hand."""
-        seconds = time.perf_counter() - self.start
-        self.done.append(Stage(self.name, psutil.Process().memory_info().rss / 1e6, peak_megabytes(), seconds))
+        seconds, work = time.perf_counter() - self.start, time.process_time() - self.start_of_work
+        held = psutil.Process().memory_info().rss / 1e6
+        self.done.append(Stage(self.name, held, max(peak_megabytes(), held), seconds, work))
 
     def next(self, name: str) -> None:
         """Write down the stage in hand and begin another."""
@@ -74,58 +77,69 @@ def forget_peak() -> None:
 
 
 def measure_training(
-    learner: Learner,
     parser: NerfstudioDataParserConfig,
-    gaussians: Gaussians,
+    start: Path,
     output: Path,
+    place: Place = "gpu",
     teachers: tuple[Path, ...] = (),
 ) -> tuple[list[Stage], Path]:
-    """Train for some steps, and return what each stage took, and the checkpoint.
+    """Train a teacher, or a student if there are teachers, for some steps.
 
     Args:
-        learner: what is trained. A student begins as its first teacher.
         parser: how the data are parsed.
-        gaussians: what a teacher begins with.
+        start: file of the Gaussians that a teacher begins with; a student begins as its first teacher.
         output: folder for the run.
+        place: where photos are kept.
         teachers: of a student.
+
+    Returns:
+        What each stage took, and the run's checkpoint.
     """
     stages = Stages("nerfstudio is imported")
+    stages.next("teachers and photos are read" if teachers else "photos are read")
     with silence():
-        stages.next("teachers are read, photos are loaded" if teachers else "photos are loaded")
-        trainer = trainer_for("student" if teachers else "ours", parser, 1.0, output, STEPS, teachers)
+        trainer = trainer_for("student" if teachers else "ours", parser, 1.0, output, STEPS, teachers, place=place)
         model, datamanager = trainer.pipeline.model, trainer.pipeline.datamanager
-        assert len(datamanager.cached_train) > 0
-        if len(datamanager.eval_dataset) > 0:
-            assert len(datamanager.cached_eval) > 0
+        assert len(datamanager.cached_train) > 0 and len(datamanager.cached_eval) > 0
         if teachers:
-            stages.next("a label is rendered")
-            labels, views = model.teaching.labels, model.teaching.curriculum.views
-            first = labels.of(0, views[0])
-            stages.next("labels are kept")
-            fill(labels, first, len(views))
-            few = model.teaching.curriculum.photographed[:VIEWS_OF_A_CUT]
-            model.teaching.curriculum.photographed = few
-            pruning = model.teaching.pruning
-            model.teaching.pruning = dataclasses.replace(pruning, target=round(0.8 * model.num_points))
+            get_ready_to_cut(model, stages)
         else:
-            model.set_gaussians(gaussians.to_splatfacto(model.config.sh_degree))
-        last = f"a cut by {VIEWS_OF_A_CUT} views" if teachers else "a step that densifies"
-
-        def before(step: int) -> None:
-            stages.next("the first step" if step == 0 else last if step == STEPS - 1 else "a step")
-            if step == STEPS - 1 and not teachers:
-                let_grow(model.strategy, model.strategy_state)
-
-        def after(step: int) -> None:
-            if step == STEPS - 1:
-                stages.next("the checkpoint is written")
-
-        trainer.callbacks.insert(0, TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], before))
-        trainer.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], after))
-        trainer.train()
-        stages.end()
+            model.set_gaussians(read_teacher(start).gaussians.to_splatfacto(model.config.sh_degree))
+        step_by_step(
+            trainer, stages, f"a step and a cut by {VIEWS_OF_A_CUT} views" if teachers else "a step that densifies"
+        )
     (checkpoint,) = trainer.checkpoint_dir.glob("*.ckpt")
     return together(stages.done), checkpoint
+
+
+def get_ready_to_cut(student: Any, stages: Stages) -> None:
+    """Give a student all labels that it keeps, and let its last step cut a fifth of its Gaussians, by few views."""
+    stages.next("a label is rendered")
+    teaching = student.teaching
+    label = teaching.labels.of(0, teaching.curriculum.views[0])
+    stages.next("labels are kept")
+    fill(teaching.labels, label, len(teaching.curriculum.views))
+    teaching.curriculum.photographed = teaching.curriculum.photographed[:VIEWS_OF_A_CUT]
+    teaching.pruning = dataclasses.replace(teaching.pruning, target=round(0.8 * student.num_points))
+
+
+def step_by_step(trainer: Any, stages: Stages, last: str) -> None:
+    """Train to the end; each step is a stage, and so are the last of them and what comes after it."""
+    grows = not hasattr(trainer.pipeline.model, "teaching")
+
+    def before(step: int) -> None:
+        stages.next("the first step" if step == 0 else last if step == STEPS - 1 else "a step")
+        if grows and step == STEPS - 1:
+            let_grow(trainer.pipeline.model.strategy, trainer.pipeline.model.strategy_state)
+
+    def after(step: int) -> None:
+        if step == STEPS - 1:
+            stages.next("checkpoint and report are written" if not grows else "the checkpoint is written")
+
+    trainer.callbacks.insert(0, TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], before))
+    trainer.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], after))
+    trainer.train()
+    stages.end()
 
 
 def fill(labels: Any, first: Any, views: int) -> None:
@@ -145,15 +159,17 @@ def let_grow(strategy: Any, state: dict[str, Any]) -> None:
 
 
 def together(stages: list[Stage]) -> list[Stage]:
-    """Put stages of one name together: the peak is the highest, the time is the shortest, the last counts else."""
-    found: dict[str, Stage] = {}
+    """Put stages of one name together: the highest peak and the median times; the memory of the last."""
+    found: dict[str, list[Stage]] = {}
     for stage in stages:
-        former = found.get(stage.name, stage)
-        peak, seconds = max(stage.peak, former.peak), min(stage.seconds, former.seconds)
-        found[stage.name] = dataclasses.replace(stage, peak=peak, seconds=seconds)
-    return list(found.values())
-
-
-def seed() -> None:
-    """Let every measurement draw the same random numbers."""
-    torch.manual_seed(0)
+        found.setdefault(stage.name, []).append(stage)
+    return [
+        Stage(
+            name,
+            held=same[-1].held,
+            peak=max(stage.peak for stage in same),
+            seconds=median(stage.seconds for stage in same),
+            processor_seconds=median(stage.processor_seconds for stage in same),
+        )
+        for name, same in found.items()
+    ]

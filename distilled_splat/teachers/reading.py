@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from distilled_splat.runs.checkpoints import latest_checkpoint, load_tensors
+from distilled_splat.runs.faults import all_finite
 from distilled_splat.runs.files import read_text
 from distilled_splat.runs.record import read_record
 from distilled_splat.runs.words import words_of
@@ -153,7 +154,7 @@ def check_values(teacher: Teacher) -> None:
     if len(teacher.gaussians) == 0:
         raise ValueError(f"{teacher.path} holds a splat of zero Gaussians: there is nothing to learn from it.")
     for field in fields(teacher.gaussians):
-        if not bool(torch.isfinite(getattr(teacher.gaussians, field.name)).all()):
+        if not all_finite(getattr(teacher.gaussians, field.name)):
             raise ValueError(
                 f"{teacher.path}: {field.name} holds NaN or infinite values: the training of this teacher diverged."
             )

@@ -135,10 +135,10 @@ class PortableDatamanager(FullImageDatamanager):
         if kept_as_floats(sum(photo["image"].numel() for photo in photos), self.config):
             for photo in photos:
                 if photo["image"].dtype == torch.uint8:
-                    photo["image"] = photo["image"].float() / 255.0
+                    photo["image"] = photo["image"].float().div_(255.0)  # in place: nothing is left over
 
     def get_train_rays_per_batch(self) -> int:
-        """Return the pixels of the first photo, by which nerfstudio's log counts rays a second; it asks in each step."""
+        """Return the pixels of the first photo, by which nerfstudio counts rays a second; it asks in each step."""
         return int(self.train_dataset.cameras.width[0]) * int(self.train_dataset.cameras.height[0])
 
     def next_train(self, step: int) -> tuple[Cameras, dict[str, Any]]:
