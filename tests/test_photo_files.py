@@ -85,7 +85,7 @@ def assert_the_same(one: Any, other: Any) -> None:
 
 def test_photos_are_read_as_nerfstudio_would_cache_them(capture: Path, tmp_path: Path) -> None:
     datamanager = prepared(tiny_config(splatfacto_teacher, capture, tmp_path / "out")).pipeline.datamanager
-    files = PhotoFiles(datamanager.create_train_dataset(), "uint8")
+    files = PhotoFiles(datamanager.create_train_dataset(), "uint8", capture)
     mine = list(files.in_order())
     stock = super(type(datamanager), datamanager)._load_images("train", "gpu")
     assert len(mine) == len(stock) == 9

@@ -115,16 +115,15 @@ class PortableDatamanager(FullImageDatamanager):
         memory = self.device if self.place == "gpu" else "cpu"
         # a finished run that is opened has made no room
         as_files = self.place == "disk" or 2 * photo_bytes(dataset, self.config) > available_bytes(memory)
-        with reading_data(self.config.data):
-            pinned = self.on_gpu and (as_files or self.place == "cpu")
-            files = PhotoFiles(dataset, self.config.cache_images_type, pinned)
-            photos = track(files.in_order(), f"Reading the photos ({split})", len(files), transient=True)
-            if as_files:
-                for _ in photos:  # each is looked at once, which settles its camera
-                    pass
-                kept = files
-            else:
-                kept = [on_device(photo, memory) for photo in photos]
+        pinned = self.on_gpu and (as_files or self.place == "cpu")
+        files = PhotoFiles(dataset, self.config.cache_images_type, self.config.data, pinned)
+        photos = track(files.in_order(), f"Reading the photos ({split})", len(files), transient=True)
+        if as_files:
+            for _ in photos:  # each is looked at once, which settles its camera
+                pass
+            kept = files
+        else:
+            kept = [on_device(photo, memory) for photo in photos]
         self.train_cameras = self.train_dataset.cameras
         if isinstance(kept, list) and self.place == "gpu" and split == "train":
             self.convert(kept)
@@ -147,16 +146,14 @@ class PortableDatamanager(FullImageDatamanager):
         if len(self.train_unseen_cameras) == 0:
             self.train_unseen_cameras = self.sample_train_cameras()
         camera, photos = self.single_cameras[index], self.cached_train
-        with reading_data(self.config.data):
-            photo = photos[index]
+        photo = on_device(photos[index], self.device)
         if isinstance(photos, PhotoFiles):
             photos.read_ahead(self.train_unseen_cameras)
-        return camera, on_device(photo, self.device)
+        return camera, photo
 
     def next_eval(self, step: int) -> tuple[Cameras, dict[str, Any]]:
         """Return a held-out camera, of shape [1], and a copy of its batch, on the device with its mask."""
-        with reading_data(self.config.data):
-            camera, batch = super().next_eval(step)
+        camera, batch = super().next_eval(step)
         return camera, on_device(batch, self.device)
 
     @property

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Optional
 
 import torch
 from nerfstudio.data.datamanagers import full_images_datamanager as nerfstudios
 
-from distilled_splat.training.photos import check_mask, fault_of
+from distilled_splat.training.photos import check_mask, fault_of, reading_data
 
 AHEAD = 4
 """Photos that are read ahead, each in a thread of its own: on a GPU a step takes less time than to decode a photo."""
@@ -25,15 +26,18 @@ class PhotoFiles(Sequence[Photo]):
     What is read ahead is the same to the last bit as what is read when it is wanted.
     """
 
-    def __init__(self, dataset: Any, image_type: Literal["uint8", "float32"], pinned: bool = False) -> None:
+    def __init__(
+        self, dataset: Any, image_type: Literal["uint8", "float32"], folder: Optional[Path], pinned: bool = False
+    ) -> None:
         """Read nothing yet.
 
         Args:
             dataset: nerfstudio's. Its cameras become those of the undistorted photos, each when its photo is read.
             image_type: of the photos.
+            folder: of the data, to be named where a photo cannot be read.
             pinned: bring them into memory that a GPU reads without waiting.
         """
-        self.dataset, self.image_type, self.pinned = dataset, image_type, pinned
+        self.dataset, self.image_type, self.folder, self.pinned = dataset, image_type, folder, pinned
         self.cameras = copy.deepcopy(dataset.cameras)  # as the files are
         self.threads = ThreadPoolExecutor(AHEAD, thread_name_prefix="photo")
         self.coming: dict[int, Future[Photo]] = {}
@@ -42,17 +46,23 @@ class PhotoFiles(Sequence[Photo]):
         return len(self.dataset)
 
     def __getitem__(self, index: Any) -> Any:
+        """Return a photo, read now if it was not read ahead.
+
+        Raises:
+            SystemExit: naming the file that cannot be read, or the mask that leaves nothing.
+        """
         if not 0 <= index < len(self):
             raise IndexError(index)
         coming = self.coming.pop(index, None)
-        return self.read(index) if coming is None else coming.result()
+        with reading_data(self.folder):
+            return self.read(index) if coming is None else coming.result()
 
     def read_ahead(self, wanted: Iterable[int]) -> None:
         """Begin to read the photos that are wanted next, the first few of them, and forget all others."""
         next_ones = list(dict.fromkeys(wanted))[:AHEAD]
         self.coming = {i: self.coming.get(i) or self.threads.submit(self.read, i) for i in next_ones}
 
-    def in_order(self) -> Iterable[Photo]:
+    def in_order(self) -> Iterator[Photo]:
         """Go through all photos once."""
         for index in range(len(self)):
             self.read_ahead(range(index, len(self)))
