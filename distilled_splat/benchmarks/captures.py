@@ -11,6 +11,7 @@ import torch
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from PIL import Image
 
+from distilled_splat.benchmarks.workload import random_scene
 from distilled_splat.ops.render import render
 from distilled_splat.ops.views import View
 from distilled_splat.splat.gaussians import Gaussians
@@ -90,3 +91,19 @@ def write_capture(
     content = {"camera_model": "OPENCV", **intrinsics, "frames": frames}
     (folder / "transforms.json").write_text(json.dumps(content), encoding="utf8")
     return gaussians
+
+
+def write_start(count: int, width: int, height: int, folder: Path, views: int) -> Path:
+    """Write a random scene as a capture of JPEGs, and its Gaussians as a checkpoint beside it; return that.
+
+    Args:
+        count: number of Gaussians.
+        width, height: size of the photos in pixels.
+        folder: of the capture.
+        views: number of photos.
+    """
+    gaussians = write_capture(random_scene(count, width, height), width, height, folder, views, ".jpg")
+    state = {f"_model.gauss_params.{name}": value for name, value in gaussians.to_splatfacto(3).items()}
+    path = folder.parent / "step-000000000.ckpt"
+    torch.save({"pipeline": state}, path)
+    return path

@@ -33,6 +33,8 @@ class MemoryBench:
     """Of which about eight are held out: a student's report measures all teachers on them."""
     cache_images: Literal["gpu", "disk"] = "gpu"
     """Where photos are kept: in memory, or nowhere but in their files."""
+    label_cache_megabytes: float = 4096
+    """Memory for a student's pseudo labels, at most."""
     learners: tuple[Literal["teacher", "student"], ...] = ("teacher", "student")
     """What is trained and measured; without its teachers a student learns from three copies of its start."""
     json: Optional[Path] = None
@@ -40,28 +42,21 @@ class MemoryBench:
 
     def run(self) -> None:
         """Measure, each training in a process of its own, print the tables, and write the file if one was asked for."""
-        import torch
-
-        from distilled_splat.benchmarks.captures import untouched_parser, write_capture
+        from distilled_splat.benchmarks.captures import untouched_parser, write_start
         from distilled_splat.benchmarks.stages import measure_training
         from distilled_splat.benchmarks.training import alone
-        from distilled_splat.benchmarks.workload import random_scene
 
         if min(self.gaussians, self.width, self.height) < 16 or self.photos < 9:
             raise ValueError("A capture has at least 9 photos of 16 x 16 pixels, and here at least 16 Gaussians.")
         found: dict[str, list[Stage]] = {}
         with tempfile.TemporaryDirectory() as folder:
             output, size = Path(folder), (self.width, self.height)
-            scene = random_scene(self.gaussians, *size)
-            gaussians = write_capture(scene, *size, output / "capture", self.photos, ".jpg").to_splatfacto(3)
-            start = output / "step-000000000.ckpt"
-            torch.save({"pipeline": {f"_model.gauss_params.{name}": value for name, value in gaussians.items()}}, start)
-            del scene, gaussians
+            start = alone(write_start, self.gaussians, *size, output / "capture", self.photos)
             parser = untouched_parser(output / "capture")
             parser.eval_mode, parser.eval_interval = "interval", max(self.photos // 8, 2)
             for learner in self.learners:
                 teachers = (start,) * 3 if learner == "student" else ()
-                arguments = (parser, start, output / learner, self.cache_images, teachers)
+                arguments = (parser, start, output / learner, self.cache_images, teachers, self.label_cache_megabytes)
                 found[learner], _ = alone(measure_training, *arguments)
                 print_stages(learner, found[learner])
         if self.json is not None:

@@ -82,6 +82,7 @@ def measure_training(
     output: Path,
     place: Place = "gpu",
     teachers: tuple[Path, ...] = (),
+    label_megabytes: float = 4096,
 ) -> tuple[list[Stage], Path]:
     """Train a teacher, or a student if there are teachers, for some steps.
 
@@ -91,6 +92,7 @@ def measure_training(
         output: folder for the run.
         place: where photos are kept.
         teachers: of a student.
+        label_megabytes: memory for its labels, at most.
 
     Returns:
         What each stage took, and the run's checkpoint.
@@ -102,6 +104,7 @@ def measure_training(
         model, datamanager = trainer.pipeline.model, trainer.pipeline.datamanager
         assert len(datamanager.cached_train) > 0 and len(datamanager.cached_eval) > 0
         if teachers:
+            model.teaching.labels.budget = min(model.teaching.labels.budget, int(label_megabytes * 1e6))
             get_ready_to_cut(model, stages)
         else:
             model.set_gaussians(read_teacher(start).gaussians.to_splatfacto(model.config.sh_degree))
