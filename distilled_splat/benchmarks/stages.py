@@ -11,11 +11,11 @@ from statistics import median
 from typing import Any
 
 import psutil
+import torch
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 
 from distilled_splat.benchmarks.training import peak_megabytes, silence, trainer_for
-from distilled_splat.teachers.reading import read_teacher
 from distilled_splat.training.memory import Place
 
 STEPS = 6
@@ -88,7 +88,7 @@ def measure_training(
 
     Args:
         parser: how the data are parsed.
-        start: file of the Gaussians that a teacher begins with; a student begins as its first teacher.
+        start: checkpoint of the Gaussians that a teacher begins with; a student begins as its first teacher.
         output: folder for the run.
         place: where photos are kept.
         teachers: of a student.
@@ -107,7 +107,9 @@ def measure_training(
             model.teaching.labels.budget = min(model.teaching.labels.budget, int(label_megabytes * 1e6))
             get_ready_to_cut(model, stages)
         else:
-            model.set_gaussians(read_teacher(start).gaussians.to_splatfacto(model.config.sh_degree))
+            kept = torch.load(start, weights_only=True, mmap=True)["pipeline"]
+            model.set_gaussians({name.removeprefix("_model.gauss_params."): value for name, value in kept.items()})
+            del kept
         step_by_step(
             trainer, stages, f"a step and a cut by {VIEWS_OF_A_CUT} views" if teachers else "a step that densifies"
         )
