@@ -73,6 +73,7 @@ def print_stages(learner: str, stages: list[Stage]) -> None:
         table.add_row(stage.name, f"{stage.held:.0f}", f"{stage.peak:.0f}", *times)
     for column in table.columns:
         column.no_wrap, column.justify = True, "left" if column is table.columns[0] else "right"
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(highlight=False)
+    console.width = max(console.width, 100)
     console.print(table)
     console.print(f"The {learner} held {max(stage.peak for stage in stages) / 1e3:.2f} GB at most.")
