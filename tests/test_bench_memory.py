@@ -34,8 +34,8 @@ def test_stages_follow_each_other_and_hold_what_they_must(figures: dict[str, dic
         assert gained > 4 * 59 * 4 * COUNT / 1e6
     student = figures["student"]
     labels = student["labels are kept"].held - student["a label is rendered"].held
-    views = PHOTOS // 2 + 20
-    assert labels == pytest.approx(12 * WIDTH * HEIGHT * (views - 1) / 1e6, rel=0.3)
+    whole = 12 * WIDTH * HEIGHT * (PHOTOS // 2 + 20) / 1e6
+    assert 0.3 * whole < labels < 1.2 * whole, "a part lies where the renders of the first label lay"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts a peak anew")
