@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Optional, Union
 import tyro
 
 from distilled_splat import __version__
+from distilled_splat.benchmarks.memory import MemoryBench
 from distilled_splat.benchmarks.step import StepBench
 from distilled_splat.doctor.command import Doctor
 from distilled_splat.shrink.bench import ShrinkBench
@@ -218,10 +219,13 @@ class Demo:
 Bench = Annotated[
     Union[
         Annotated[StepBench, tyro.conf.subcommand("step")],
+        Annotated[MemoryBench, tyro.conf.subcommand("memory")],
         Annotated[QualityBench, tyro.conf.subcommand("quality")],
         Annotated[ShrinkBench, tyro.conf.subcommand("shrink")],
     ],
-    tyro.conf.subcommand("bench", description="Measure: a training step's time, students' quality, or shrunk splats."),
+    tyro.conf.subcommand(
+        "bench", description="Measure: a step's time, a training's memory, students' quality, or shrunk splats."
+    ),
 ]
 Command = Union[
     Annotated[Demo, tyro.conf.subcommand("demo")],

@@ -88,6 +88,15 @@ def test_each_view_is_rendered_once_while_memory_lasts() -> None:
     assert sum(kept.size for kept in labels.kept.values()) <= 2.5 * one
 
 
+def test_labels_that_are_forgotten_are_rendered_anew() -> None:
+    teachers, view = ensemble()
+    labels = PseudoLabels(teachers, budget=10**9)
+    first = labels.label(0, view, BLACK)
+    labels.forget()
+    assert labels.kept_bytes == 0 and not labels.kept
+    assert torch.equal(labels.label(0, view, BLACK), first) and teachers.asked == 2
+
+
 def test_without_memory_every_label_is_rendered() -> None:
     teachers, view = ensemble()
     labels = PseudoLabels(teachers, 0)

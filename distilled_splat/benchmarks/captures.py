@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from PIL import Image
 
+from distilled_splat.benchmarks.workload import random_scene
 from distilled_splat.ops.render import render
 from distilled_splat.ops.views import View
 from distilled_splat.splat.gaussians import Gaussians
@@ -46,14 +48,21 @@ def resampled(model: Any, count: int) -> Gaussians:
     )
 
 
-def write_capture(scene: dict[str, torch.Tensor], width: int, height: int, folder: Path, views: int = 6) -> Gaussians:
+RENDERED = 6
+"""Photos of a random scene that are rendered; others repeat them."""
+
+
+def write_capture(
+    scene: dict[str, torch.Tensor], width: int, height: int, folder: Path, views: int = RENDERED, suffix: str = ".png"
+) -> Gaussians:
     """Write a random scene of `workload.random_scene` as a capture in nerfstudio's format; return its Gaussians.
 
     Args:
         scene: arguments of `rasterization`.
         width, height: size of the photos in pixels.
         folder: where to write.
-        views: number of photos, from cameras that stand beside each other.
+        views: number of photos, from cameras that stand beside each other; the seventh shows what the first does.
+        suffix: of the photos' files.
     """
     gaussians = Gaussians(
         means=scene["means"],
@@ -68,13 +77,33 @@ def write_capture(scene: dict[str, torch.Tensor], width: int, height: int, folde
     frames = []
     for number in range(views):
         viewmat = torch.eye(4)
-        viewmat[0, 3] = 0.05 * (number - views / 2)
-        with torch.no_grad():
-            image = render(gaussians, View(viewmat, scene["Ks"][0], width, height)).color.clamp(0, 1)
-        Image.fromarray((255 * image).byte().numpy()).save(folder / "images" / f"{number}.png")
+        viewmat[0, 3] = 0.05 * (number - views / 2) * RENDERED / views
+        photo = folder / "images" / f"{number}{suffix}"
+        if number < RENDERED:
+            with torch.no_grad():
+                image = render(gaussians, View(viewmat, scene["Ks"][0], width, height)).color.clamp(0, 1)
+            Image.fromarray((255 * image).byte().numpy()).save(photo)
+        else:
+            shutil.copyfile(folder / "images" / f"{number % RENDERED}{suffix}", photo)
         pose = torch.linalg.inv(viewmat) @ torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
-        frames.append({"file_path": f"images/{number}.png", "transform_matrix": pose.tolist()})
+        frames.append({"file_path": f"images/{photo.name}", "transform_matrix": pose.tolist()})
     intrinsics = {"fl_x": focal, "fl_y": focal, "cx": width / 2, "cy": height / 2, "w": width, "h": height}
     content = {"camera_model": "OPENCV", **intrinsics, "frames": frames}
     (folder / "transforms.json").write_text(json.dumps(content), encoding="utf8")
     return gaussians
+
+
+def write_start(count: int, width: int, height: int, folder: Path, views: int) -> Path:
+    """Write a random scene as a capture of JPEGs, and its Gaussians as a checkpoint beside it; return that.
+
+    Args:
+        count: number of Gaussians.
+        width, height: size of the photos in pixels.
+        folder: of the capture.
+        views: number of photos.
+    """
+    gaussians = write_capture(random_scene(count, width, height), width, height, folder, views, ".jpg")
+    state = {f"_model.gauss_params.{name}": value for name, value in gaussians.to_splatfacto(3).items()}
+    path = folder.parent / "step-000000000.ckpt"
+    torch.save({"pipeline": state}, path)
+    return path

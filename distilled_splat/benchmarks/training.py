@@ -27,6 +27,7 @@ from distilled_splat.benchmarks.captures import capture_parser, resampled, untou
 from distilled_splat.benchmarks.step_times import WITH_PHOTO, WITHOUT_PHOTO, StepTimes, median_of
 from distilled_splat.benchmarks.workload import random_scene
 from distilled_splat.splat.gaussians import Gaussians
+from distilled_splat.training.memory import Place
 
 Kind = Literal["ours", "student", "torch"]
 """A plain step of ours, a student's with cached pseudo labels, or a plain step with the stock loss and stock Adam."""
@@ -75,6 +76,7 @@ def trainer_for(
     steps: int,
     teachers: tuple[Path, ...],
     device_type: str = "cpu",
+    place: Place = "gpu",
 ) -> Any:
     """Set up a training as `ns-train` does, silently, that writes below `output` and densifies nothing.
 
@@ -86,6 +88,7 @@ def trainer_for(
         steps: length of the run.
         teachers: of a student.
         device_type: what it trains on, cpu or cuda.
+        place: where photos are kept.
     """
     from nerfstudio.engine.optimizers import AdamOptimizerConfig
 
@@ -99,6 +102,7 @@ def trainer_for(
     config.pipeline.datamanager.data = parser.data
     config.pipeline.datamanager.dataparser = parser
     config.pipeline.datamanager.camera_res_scale_factor = scale
+    config.pipeline.datamanager.cache_images = place
     model = config.pipeline.model
     # statistics are gathered in every step, as in the first half of a training
     model.schedule_length, model.warmup_length, model.stop_split_at = steps, 2 * steps, 2 * steps

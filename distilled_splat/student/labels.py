@@ -60,6 +60,11 @@ class PseudoLabels:
                 self.kept_bytes += label.size
         return label
 
+    def forget(self) -> None:
+        """Let go of all labels that are kept."""
+        self.kept.clear()
+        self.kept_bytes = 0
+
     @torch.no_grad()
     def rendered(self, view: View) -> Label:
         """Render a view with all teachers."""

@@ -145,15 +145,16 @@ def mean_psnr(teacher: Teacher, datamanager: Any, device: torch.device) -> float
     background = torch.full((3,), 0.5, device=device)
     values = []
     for index in range(0, len(photos), max(len(photos) // PHOTOS_TO_TRY, 1)):
-        photo = photos[index]["image"].to(device)
+        batch = photos[index]
+        photo = batch["image"].to(device)
         photo = photo.float() / 255 if photo.dtype == torch.uint8 else photo
         if photo.shape[-1] == 4:
             photo = photo[..., :3] * photo[..., 3:] + (1 - photo[..., 3:]) * background
         with torch.no_grad():
             rendered = render(member, view_of(cameras[index : index + 1].to(device)), antialiased=teacher.antialiased)
         image = rendered.over(background)
-        if "mask" in photos[index]:
-            mask = photos[index]["mask"].to(device)
+        if "mask" in batch:
+            mask = batch["mask"].to(device)
             image, photo = image * mask, photo * mask
         values.append(psnr(image, photo))
     return sum(values) / len(values)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from distilled_splat.runs.checkpoints import latest_checkpoint, load_tensors
+from distilled_splat.runs.faults import all_finite
 from distilled_splat.runs.files import read_text
 from distilled_splat.runs.record import read_record
 from distilled_splat.runs.words import words_of
@@ -154,7 +155,7 @@ def check_values(teacher: Teacher) -> None:
     if len(teacher.gaussians) == 0:
         raise ValueError(f"{teacher.path} holds a splat of zero Gaussians: there is nothing to learn from it.")
     for tensor in fields(teacher.gaussians):
-        if not bool(torch.isfinite(getattr(teacher.gaussians, tensor.name)).all()):
+        if not all_finite(getattr(teacher.gaussians, tensor.name)):
             raise ValueError(
                 f"{teacher.path}: {tensor.name} holds NaN or infinite values: the training of this teacher diverged."
             )

@@ -14,11 +14,19 @@ from nerfstudio.data.datamanagers.full_images_datamanager import (
     FullImageDatamanagerConfig,
 )
 from nerfstudio.utils.rich_utils import CONSOLE
+from rich.progress import track
 
-from distilled_splat.runs.words import words_of
 from distilled_splat.training.data_frame import DATA_FRAME, data_frame
-from distilled_splat.training.memory import cached_on_device, kept_as_floats
-from distilled_splat.training.photos import check_masks, check_photos, first_broken, held_out_scene, reading_data
+from distilled_splat.training.memory import (
+    ELSEWHERE,
+    Place,
+    available_bytes,
+    kept_as_floats,
+    photo_bytes,
+    place_for,
+)
+from distilled_splat.training.photo_files import PhotoFiles
+from distilled_splat.training.photos import check_photos, held_out_scene, reading_data
 from distilled_splat.training.points import check_coordinates, clean_points
 
 
@@ -27,6 +35,10 @@ class PortableDatamanagerConfig(FullImageDatamanagerConfig):
     """nerfstudio's full-image datamanager."""
 
     _target: type = field(default_factory=lambda: PortableDatamanager)
+    cache_images: Place = "gpu"  # type: ignore[assignment]  # nerfstudio's main branch knows disk, too
+    """Where photos are kept: in the GPU's memory (gpu; without a GPU, in the computer's), in the computer's (cpu), or
+    nowhere (disk): they stay files, and each is read just before its step. Photos that would take more than half of the
+    memory that is left are kept in the next of these places."""
     float_cache_megabytes: float = 1024
     """Cache the photos as floats if they are on the model's device and need less memory than this; otherwise each step
     converts its photo."""
@@ -44,12 +56,17 @@ class PortableDatamanager(FullImageDatamanager):
 
     def __init__(self, config: PortableDatamanagerConfig, *arguments: Any, **options: Any) -> None:
         folder = config.data or config.dataparser.data
+        as_files = config.cache_images == "disk"
+        if as_files:
+            config.cache_images = "cpu"  # nerfstudio's main branch would read files in processes, in another order
         with reading_data(folder):
             super().__init__(config, *arguments, **options)
             if self.test_mode != "inference":  # an export needs no photos
                 check_photos(self.train_dataparser_outputs)
                 check_photos(self.eval_dataset._dataparser_outputs)
                 check_coordinates(self.train_dataparser_outputs)
+        self.on_gpu = torch.device(self.device).type != "cpu"
+        self.place: Place = "disk" if as_files else config.cache_images if self.on_gpu else "gpu"
         scene = self.train_dataparser_outputs
         for sentence in clean_points(scene):
             if self.test_mode == "val":  # points matter only in training
@@ -66,29 +83,73 @@ class PortableDatamanager(FullImageDatamanager):
         scale = self.config.camera_res_scale_factor
         return with_transparency(self.dataset_type(dataparser_outputs=scene, scale_factor=scale))
 
+    def photo_bytes(self) -> int:
+        """Return what all photos take in memory; those to train on may be floats."""
+        as_floats = self.place == "gpu"
+        return photo_bytes(self.train_dataset, self.config, as_floats) + photo_bytes(self.eval_dataset, self.config)
+
+    def make_room(self, needs: int) -> int:
+        """Keep the photos, which are not loaded yet, in another place if there is too little room, and say so.
+
+        Args:
+            needs: bytes that are needed on the device beside the photos.
+
+        Returns:
+            The bytes that photos will take in memory.
+        """
+        room: dict[Place, int] = {"gpu": available_bytes(self.device) - needs}
+        if self.on_gpu:
+            room["cpu"] = available_bytes("cpu")
+        photos, asked = self.photo_bytes(), self.place
+        self.place = place_for(photos, asked, room)
+        if self.place != asked:
+            CONSOLE.print(
+                f"The photos would take {photos / 1e9:.2f} GB, more than half of the memory that is left: "
+                f"{ELSEWHERE[self.place]}.",
+                soft_wrap=True,
+            )
+        return 0 if self.place == "disk" else self.photo_bytes()
+
     def _load_images(self, split: Literal["train", "eval"], cache_images_device: Literal["cpu", "gpu"]) -> Any:
-        scene = (self.train_dataset if split == "train" else self.eval_dataset)._dataparser_outputs
-        with_model = cached_on_device(self.config, self.device)
-        # nerfstudio's "cpu" pins memory, which fails without an accelerator; its "gpu" means the model's device
-        place: Any = "gpu" if with_model else "cpu"
-        with reading_data(self.config.data):
-            try:
-                batches = super()._load_images(split, place)
-            except OSError as error:
-                raise ValueError(f"{first_broken(scene)}: {words_of(error)}") from error
-            check_masks(batches, scene)
-        if with_model and kept_as_floats(sum(batch["image"].numel() for batch in batches), self.config):
-            for batch in batches:
-                if batch["image"].dtype == torch.uint8:
-                    batch["image"] = batch["image"].float() / 255.0
-        return batches
+        dataset = self.train_dataset if split == "train" else self.eval_dataset
+        memory = self.device if self.place == "gpu" else "cpu"
+        # a finished run that is opened has made no room
+        as_files = self.place == "disk" or 2 * photo_bytes(dataset, self.config) > available_bytes(memory)
+        pinned = self.on_gpu and (as_files or self.place == "cpu")
+        files = PhotoFiles(dataset, self.config.cache_images_type, self.config.data, pinned)
+        photos = track(files.in_order(), f"Reading the photos ({split})", len(files), transient=True)
+        if as_files:
+            for _ in photos:  # each is looked at once, which settles its camera
+                pass
+            kept = files
+        else:
+            kept = [on_device(photo, memory) for photo in photos]
+        self.train_cameras = self.train_dataset.cameras
+        if isinstance(kept, list) and self.place == "gpu" and split == "train":
+            self.convert(kept)
+        return kept
+
+    def convert(self, photos: list[dict[str, Any]]) -> None:
+        """Make floats of photos if they fit, so that none is converted anew in every step."""
+        if kept_as_floats(sum(photo["image"].numel() for photo in photos), self.config):
+            for photo in photos:
+                if photo["image"].dtype == torch.uint8:
+                    photo["image"] = photo["image"].float().div_(255.0)  # in place: nothing is left over
+
+    def get_train_rays_per_batch(self) -> int:
+        """Return the pixels of the first photo, by which nerfstudio counts rays a second; it asks in each step."""
+        return int(self.train_dataset.cameras.width[0]) * int(self.train_dataset.cameras.height[0])
 
     def next_train(self, step: int) -> tuple[Cameras, dict[str, Any]]:
         """Return the next training camera, of shape [1], and a copy of its batch, on the device."""
         index = self.train_unseen_cameras.pop(0)
         if len(self.train_unseen_cameras) == 0:
             self.train_unseen_cameras = self.sample_train_cameras()
-        return self.single_cameras[index], on_device(self.cached_train[index], self.device)
+        camera, photos = self.single_cameras[index], self.cached_train
+        photo = on_device(photos[index], self.device)
+        if isinstance(photos, PhotoFiles):
+            photos.read_ahead(self.train_unseen_cameras)
+        return camera, photo
 
     def next_eval(self, step: int) -> tuple[Cameras, dict[str, Any]]:
         """Return a held-out camera, of shape [1], and a copy of its batch, on the device with its mask."""

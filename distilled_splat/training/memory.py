@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import torch
@@ -15,6 +15,12 @@ LABEL_BYTES_PER_PIXEL = 8
 """A pseudo label keeps colour and the light that passes in 16 bits each."""
 DEPTH_BYTES_PER_PIXEL = 4
 """Where depths are taught, too, it keeps depth and belief in 16 bits each."""
+REMEDIES = {
+    "photos": "photos that stay files (--pipeline.datamanager.cache-images disk)",
+    "Gaussians": "fewer Gaussians (--pipeline.model.max-gaussians)",
+    "teachers": "smaller or fewer teachers (--pipeline.model.teachers)",
+}
+"""What makes a need smaller, with the options that do it."""
 
 
 def kept_as_floats(values: int, config: Any) -> bool:
@@ -22,16 +28,41 @@ def kept_as_floats(values: int, config: Any) -> bool:
     return 4 * values <= config.float_cache_megabytes * 1e6
 
 
-def cached_on_device(config: Any, device: torch.device | str) -> bool:
-    """Tell whether a PortableDatamanagerConfig keeps the photos in the memory of the model's device."""
-    return torch.device(device).type == "cpu" or config.cache_images == "gpu"
+def photo_bytes(dataset: Any, config: Any, as_floats: bool = False) -> int:
+    """Return what a dataset's photos take in the cache of a PortableDatamanagerConfig, three values a pixel.
 
-
-def photo_bytes(dataset: Any, config: Any, device: torch.device | str) -> int:
-    """Return what a dataset's photos take in the cache of a PortableDatamanagerConfig, three values a pixel."""
+    Args:
+        dataset: nerfstudio's.
+        config: of the datamanager.
+        as_floats: whether they are kept as floats if they fit (see `kept_as_floats`).
+    """
     values = 3 * pixels(dataset)
-    as_floats = cached_on_device(config, device) and kept_as_floats(values, config)
-    return values * (4 if as_floats or config.cache_images_type == "float32" else 1)
+    floats = config.cache_images_type == "float32" or (as_floats and kept_as_floats(values, config))
+    return values * (4 if floats else 1)
+
+
+Place = Literal["gpu", "cpu", "disk"]
+"""Where photos are: in the memory of the model's device, in the computer's beside a GPU, or in their files only."""
+ELSEWHERE = {
+    "cpu": "they are kept in the computer's memory",
+    "disk": "they stay files, and each is read just before its step",
+}
+"""What is said of photos that are kept in another place than they were to be."""
+
+
+def place_for(photos: int, asked: Place, room: Mapping[Place, int]) -> Place:
+    """Return where photos are kept: where it is asked for, or in the next place that they leave half of.
+
+    Args:
+        photos: bytes that they take in memory.
+        asked: the place that they are to be kept in.
+        room: bytes that are left in each memory, beside all other needs.
+    """
+    places = list(room)
+    for place in places[places.index(asked) :] if asked in room else ():
+        if 2 * photos <= room[place]:
+            return place
+    return "disk"
 
 
 def pixels(dataset: Any) -> int:
@@ -71,23 +102,7 @@ def check_memory(needs: Mapping[str, int], available: int, on_gpu: bool = False)
     estimate = f"at least {total / 1e9:.2f} GB of {kind} ({parts}), and {available / 1e9:.2f} GB are free"
     if total > available:
         largest_first = sorted(filter(needs.get, needs), key=lambda name: -needs[name])
-        remedies = "; ".join(remedy for name in largest_first for remedy in remedies_for(name, on_gpu))
+        remedies = "; ".join(REMEDIES[name] for name in largest_first)
         raise ValueError(f"This run needs {estimate}. What helps, most first: {remedies}.")
     CONSOLE.print(f"This run needs {estimate}.")
     return available - total
-
-
-def remedies_for(need: str, on_gpu: bool) -> list[str]:
-    """Return what makes a need smaller, with the options that do it.
-
-    Args:
-        need: photos, Gaussians or teachers.
-        on_gpu: whether it is the GPU's memory that is short.
-    """
-    if need == "photos":
-        smaller = "smaller photos (--pipeline.datamanager.camera-res-scale-factor 0.5)"
-        elsewhere = "photos in the computer's memory (--pipeline.datamanager.cache-images cpu)"
-        return [elsewhere, smaller] if on_gpu else [smaller]
-    if need == "Gaussians":
-        return ["fewer Gaussians (--pipeline.model.max-gaussians)"]
-    return ["smaller or fewer teachers (--pipeline.model.teachers)"]

@@ -24,10 +24,8 @@ from distilled_splat.training.lpips import LazyLpips, nothing_downloaded
 from distilled_splat.training.memory import (
     COPIES_IN_TRAINING,
     available_bytes,
-    cached_on_device,
     check_memory,
     gaussian_bytes,
-    photo_bytes,
 )
 from distilled_splat.training.points import LEAST_LOG_SCALE
 
@@ -164,19 +162,13 @@ class PortableSplatfactoModel(SplatfactoModel):
         Raises:
             ValueError: if that is not there.
         """
-        on_gpu = self.device.type != "cpu"
-        photos = {"photos": self.photo_bytes(datamanager)}
         needs = {"Gaussians": self.gaussian_bytes(count), **more}
-        if cached_on_device(datamanager.config, self.device):
-            needs = {**photos, **needs}
-        else:
-            check_memory(photos, available_bytes("cpu"))
-        return check_memory(needs, available_bytes(self.device), on_gpu)
-
-    def photo_bytes(self, datamanager: Any) -> int:
-        """Return what the photos take, wherever they are cached."""
-        datasets = (datamanager.train_dataset, datamanager.eval_dataset)
-        return sum(photo_bytes(dataset, datamanager.config, self.device) for dataset in datasets)
+        photos = datamanager.make_room(sum(needs.values()))
+        if photos and datamanager.place == "cpu" and self.device.type != "cpu":
+            check_memory({"photos": photos}, available_bytes("cpu"))
+        elif photos:
+            needs = {"photos": photos, **needs}
+        return check_memory(needs, available_bytes(self.device), self.device.type != "cpu")
 
     def gaussian_bytes(self, count: int) -> int:
         """Return what training takes for so many Gaussians, or for the most that there may be."""

@@ -12,7 +12,7 @@ from typing import Any, Optional
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from PIL import Image
 
-from distilled_splat.runs.words import type_and_words
+from distilled_splat.runs.words import type_and_words, words_of
 
 DATA_ERRORS = (
     ArithmeticError,
@@ -158,26 +158,38 @@ def held_out_scene(dataparser: Any, split: str) -> DataparserOutputs:
     )
 
 
-def first_broken(scene: DataparserOutputs) -> Optional[Path]:
-    """Return the first photo or mask whose pixels cannot be read, or None."""
-    for path in (*scene.image_filenames, *(scene.mask_filenames or ())):
+def fault_of(scene: DataparserOutputs, index: int, error: BaseException) -> str:
+    """Say what is wrong with the files of a photo that could not be read.
+
+    Args:
+        scene: what was parsed.
+        index: number of the photo.
+        error: that it could not be read with.
+    """
+    photo = scene.image_filenames[index]
+    for path in (photo, *((scene.mask_filenames or [])[index : index + 1])):
         try:
+            header_of(path)
             with Image.open(path) as image:
                 image.load()
-        except (OSError, SyntaxError, ValueError):
-            return path
-    return None
+        except ValueError as fault:
+            return str(fault)
+        except (OSError, SyntaxError):
+            return f"{path}: {words_of(error)}"
+    return f"{photo}: {type_and_words(error)}"
 
 
-def check_masks(photos: Sequence[dict[str, Any]], scene: DataparserOutputs) -> None:
+def check_mask(photo: dict[str, Any], index: int, scene: DataparserOutputs) -> None:
     """Refuse a mask that leaves nothing of its photo.
+
+    Args:
+        photo: `image`, and perhaps `mask`.
+        index: its number.
+        scene: what was parsed.
 
     Raises:
         ValueError: with the mask and the photo.
     """
-    for index, photo in enumerate(photos):
-        if "mask" in photo and not bool(photo["mask"].any()):
-            name = scene.mask_filenames[index] if scene.mask_filenames else "its mask"
-            raise ValueError(
-                f"{name} leaves nothing of {scene.image_filenames[index]}: repair the mask, or remove both"
-            )
+    if "mask" in photo and not bool(photo["mask"].any()):
+        name = scene.mask_filenames[index] if scene.mask_filenames else "its mask"
+        raise ValueError(f"{name} leaves nothing of {scene.image_filenames[index]}: repair the mask, or remove both")

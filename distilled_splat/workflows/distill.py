@@ -113,6 +113,8 @@ class DistilledTrainer(ResumableTrainer):
         In that order: a kill in between costs a new report only.
         """
         self.progress.stop()
+        model: Any = self.pipeline.model
+        model.teaching.labels.forget()  # gigabytes, and the report takes memory, too
         if self.stopped_by is None:
             self.report()
         super().after_train(step)

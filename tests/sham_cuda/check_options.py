@@ -12,6 +12,7 @@ import torch
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from tiny import prepared
 
+from distilled_splat.training.photo_files import PhotoFiles
 from sham_cuda.ledger import Ledger
 from sham_cuda.trainings import Run, student_on, teacher_on, train
 
@@ -124,13 +125,44 @@ def test_held_out_photos_come_to_the_device_one_at_a_time(
     assert one <= sum(ledger.bytes.values()) < 2 * one
 
 
-def test_photos_in_the_computers_memory_are_counted_there(
-    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_photos_that_stay_files_come_to_the_device_pinned(
+    masked_scene: Path, folders: tuple[Path, ...], tmp_path: Path
 ) -> None:
-    def free(device: torch.device | str) -> int:
-        return 1000 if torch.device(device).type == "cpu" else 10**9
+    options = options_of({"prune_stop": 4, "lambda_kd": 1.0, "cache_images": "disk", "evaluated": True})
+    run = trained_as_on_the_cpu(lambda device: student_on(device, masked_scene, tmp_path / device, folders, **options))
+    datamanager = run.trainer.pipeline.datamanager
+    for photos in (datamanager.cached_train, datamanager.cached_eval):
+        assert isinstance(photos, PhotoFiles)
+        assert all(photos[0][name].is_pinned() and not photos[0][name].is_cuda for name in ("image", "mask"))
+    camera, photo = datamanager.next_train(0)
+    assert camera.camera_to_worlds.is_cuda and photo["image"].is_cuda and photo["mask"].is_cuda
 
-    monkeypatch.setattr("distilled_splat.training.model.available_bytes", free)
-    train(teacher_on("cuda", scene, tmp_path / "there", **options_of({})))
-    with pytest.raises(SystemExit, match=r"at least 0\.00 GB of memory \(photos 0\.00\)"):
-        prepared(teacher_on("cuda", scene, tmp_path / "here", **options_of({"cache_images": "cpu"})))
+
+@pytest.mark.parametrize(
+    ("gpu", "computer", "place", "told"),
+    [
+        (10**9, 1000, "gpu", "(photos 0.00, Gaussians 0.00)"),
+        (500_000, 10**9, "cpu", "they are kept in the computer's memory"),
+        (500_000, 1000, "disk", "they stay files"),
+    ],
+)
+def test_photos_are_kept_where_there_is_room(
+    gpu: int,
+    computer: int,
+    place: str,
+    told: str,
+    scene: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Twelve photos are 0.33 MB as floats and 0.11 MB as bytes, 400 Gaussians 0.38 MB."""
+
+    def free(device: torch.device | str) -> int:
+        return computer if torch.device(device).type == "cpu" else gpu
+
+    for module in ("datamanager", "model"):
+        monkeypatch.setattr(f"distilled_splat.training.{module}.available_bytes", free)
+    trainer = train(teacher_on("cuda", scene, tmp_path, **options_of({}))).trainer
+    assert trainer.pipeline.datamanager.place == place
+    assert told in " ".join(capsys.readouterr().out.split())

@@ -75,7 +75,7 @@ def test_a_student_waits_twice(scene: Path, tmp_path: Path, folders: tuple[Path,
     assert_at_most(2, waits_of(student_on("cuda", scene, tmp_path, folders, **options)))
 
 
-@pytest.mark.parametrize("cache_images", ["cpu", "gpu"])
+@pytest.mark.parametrize("cache_images", ["cpu", "gpu", "disk"])
 def test_masks_and_photos_in_either_memory_cost_no_wait(
     masked_scene: Path, tmp_path: Path, folders: tuple[Path, ...], cache_images: str
 ) -> None:

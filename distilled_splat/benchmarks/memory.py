@@ -1,0 +1,79 @@
+"""`distilled-splat bench memory`: what a teacher and its student hold at a given size, stage by stage."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Optional
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:  # nerfstudio takes seconds to import, which other subcommands need not pay
+    from distilled_splat.benchmarks.stages import Stage
+
+
+@dataclass
+class MemoryBench:
+    """Train a teacher and a student of three such teachers for a few steps, and say what memory each stage holds.
+
+    The capture is made up: random Gaussians, six renders of them, and copies of these files for the other cameras.
+    """
+
+    gaussians: int = 1_000_000
+    """Gaussians of each teacher, with which the student begins."""
+    width: int = 1920
+    """Of the photos, in pixels."""
+    height: int = 1080
+    """Of the photos, in pixels."""
+    photos: int = 300
+    """Of which about eight are held out: a student's report measures all teachers on them."""
+    cache_images: Literal["gpu", "disk"] = "gpu"
+    """Where photos are kept: in memory, or nowhere but in their files."""
+    label_cache_megabytes: float = 4096
+    """Memory for a student's pseudo labels, at most."""
+    learners: tuple[Literal["teacher", "student"], ...] = ("teacher", "student")
+    """What is trained and measured; without its teachers a student learns from three copies of its start."""
+    json: Optional[Path] = None
+    """Also write the figures to this file."""
+
+    def run(self) -> None:
+        """Measure, each training in a process of its own, print the tables, and write the file if one was asked for."""
+        from distilled_splat.benchmarks.captures import untouched_parser, write_start
+        from distilled_splat.benchmarks.stages import measure_training
+        from distilled_splat.benchmarks.training import alone
+
+        if min(self.gaussians, self.width, self.height) < 16 or self.photos < 9:
+            raise ValueError("A capture has at least 9 photos of 16 x 16 pixels, and here at least 16 Gaussians.")
+        found: dict[str, list[Stage]] = {}
+        with tempfile.TemporaryDirectory() as folder:
+            output, size = Path(folder), (self.width, self.height)
+            start = alone(write_start, self.gaussians, *size, output / "capture", self.photos)
+            parser = untouched_parser(output / "capture")
+            parser.eval_mode, parser.eval_interval = "interval", max(self.photos // 8, 2)
+            for learner in self.learners:
+                teachers = (start,) * 3 if learner == "student" else ()
+                arguments = (parser, start, output / learner, self.cache_images, teachers, self.label_cache_megabytes)
+                found[learner], _ = alone(measure_training, *arguments)
+                print_stages(learner, found[learner])
+        if self.json is not None:
+            figures = {learner: [dataclasses.asdict(stage) for stage in stages] for learner, stages in found.items()}
+            content = {"gaussians": self.gaussians, "size": size, "photos": self.photos, **figures}
+            self.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf8")
+
+
+def print_stages(learner: str, stages: list[Stage]) -> None:
+    """Print the stages of a training, one line each, and its peak."""
+    table = Table(learner, "holds MB", "at most MB", "seconds", "of all threads")
+    for stage in stages:
+        times = f"{stage.seconds:.2f}", f"{stage.processor_seconds:.2f}"
+        table.add_row(stage.name, f"{stage.held:.0f}", f"{stage.peak:.0f}", *times)
+    for column in table.columns:
+        column.no_wrap, column.justify = True, "left" if column is table.columns[0] else "right"
+    console = Console(highlight=False)
+    console.width = max(console.width, 100)
+    console.print(table)
+    console.print(f"The {learner} held {max(stage.peak for stage in stages) / 1e3:.2f} GB at most.")

@@ -1,0 +1,180 @@
+"""The memory and the time of a training, stage by stage, in a process of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+import torch
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+
+from distilled_splat.benchmarks.training import peak_megabytes, silence, trainer_for
+from distilled_splat.training.memory import Place
+
+STEPS = 6
+"""Steps of which the last is one that cuts or densifies; the memory of the others is used again."""
+VIEWS_OF_A_CUT = 4
+"""Views that a cut looks at here, as each takes as long as two steps; a training looks at all."""
+GROWN = 0.1
+"""Part of its Gaussians that a teacher duplicates or splits here, once."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage of a training took.
+
+    Attributes:
+        name: of the stage.
+        held: memory that the process holds at its end, in 10^6 bytes.
+        peak: the most that it held meanwhile.
+        seconds: how long it lasted.
+        processor_seconds: how long all threads together computed.
+    """
+
+    name: str
+    held: float
+    peak: float
+    seconds: float
+    processor_seconds: float
+
+
+class Stages:
+    """Stages that follow each other: one begins where the former ends."""
+
+    def __init__(self, name: str) -> None:
+        """Begin the first stage."""
+        self.done: list[Stage] = []
+        self.begin(name)
+
+    def begin(self, name: str) -> None:
+        """Begin a stage."""
+        self.name, self.start, self.start_of_work = name, time.perf_counter(), time.process_time()
+        forget_peak()
+
+    def end(self) -> None:
+        """Write down the stage in hand."""
+        seconds, work = time.perf_counter() - self.start, time.process_time() - self.start_of_work
+        held = psutil.Process().memory_info().rss / 1e6
+        self.done.append(Stage(self.name, held, max(peak_megabytes(), held), seconds, work))
+
+    def next(self, name: str) -> None:
+        """Write down the stage in hand and begin another."""
+        self.end()
+        self.begin(name)
+
+
+def forget_peak() -> None:
+    """Let the system count the most memory that this process holds anew, where it can; Linux does."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf8")
+
+
+def measure_training(
+    parser: NerfstudioDataParserConfig,
+    start: Path,
+    output: Path,
+    place: Place = "gpu",
+    teachers: tuple[Path, ...] = (),
+    label_megabytes: float = 4096,
+) -> tuple[list[Stage], Path]:
+    """Train a teacher, or a student if there are teachers, for some steps.
+
+    Args:
+        parser: how the data are parsed.
+        start: checkpoint of the Gaussians that a teacher begins with; a student begins as its first teacher.
+        output: folder for the run.
+        place: where photos are kept.
+        teachers: of a student.
+        label_megabytes: memory for its labels, at most.
+
+    Returns:
+        What each stage took, and the run's checkpoint.
+    """
+    stages = Stages("nerfstudio is imported")
+    stages.next("teachers and photos are read" if teachers else "photos are read")
+    with silence():
+        trainer = trainer_for("student" if teachers else "ours", parser, 1.0, output, STEPS, teachers, place=place)
+        model, datamanager = trainer.pipeline.model, trainer.pipeline.datamanager
+        assert len(datamanager.cached_train) > 0 and len(datamanager.cached_eval) > 0
+        if teachers:
+            model.teaching.labels.budget = min(model.teaching.labels.budget, int(label_megabytes * 1e6))
+            get_ready_to_cut(model, stages)
+        else:
+            kept = torch.load(start, weights_only=True, mmap=True)["pipeline"]
+            model.set_gaussians({name.removeprefix("_model.gauss_params."): value for name, value in kept.items()})
+            del kept
+        step_by_step(
+            trainer, stages, f"a step and a cut by {VIEWS_OF_A_CUT} views" if teachers else "a step that densifies"
+        )
+    (checkpoint,) = trainer.checkpoint_dir.glob("*.ckpt")
+    return together(stages.done), checkpoint
+
+
+def get_ready_to_cut(student: Any, stages: Stages) -> None:
+    """Give a student all labels that it keeps, and let its last step cut a fifth of its Gaussians, by few views."""
+    stages.next("a label is rendered")
+    teaching = student.teaching
+    label = teaching.labels.of(0, teaching.curriculum.views[0])
+    stages.next("labels are kept")
+    fill(teaching.labels, label, len(teaching.curriculum.views))
+    teaching.curriculum.photographed = teaching.curriculum.photographed[:VIEWS_OF_A_CUT]
+    teaching.pruning = dataclasses.replace(teaching.pruning, target=round(0.8 * student.num_points))
+
+
+def step_by_step(trainer: Any, stages: Stages, last: str) -> None:
+    """Train to the end; each step is a stage, and so are the last of them and what comes after it."""
+    grows = not hasattr(trainer.pipeline.model, "teaching")
+
+    def before(step: int) -> None:
+        stages.next("the first step" if step == 0 else last if step == STEPS - 1 else "a step")
+        if grows and step == STEPS - 1:
+            let_grow(trainer.pipeline.model.strategy, trainer.pipeline.model.strategy_state)
+
+    def after(step: int) -> None:
+        if step == STEPS - 1:
+            stages.next("checkpoint and report are written" if not grows else "the checkpoint is written")
+
+    trainer.callbacks.insert(0, TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], before))
+    trainer.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], after))
+    trainer.train()
+    stages.end()
+
+
+def fill(labels: Any, first: Any, views: int) -> None:
+    """Keep a copy of a label for each view, as far as they are kept: to render them all takes minutes."""
+    for index in range(1, views):
+        if labels.kept_bytes + first.size <= labels.budget:
+            labels.kept[index] = type(first)(*(None if part is None else part.clone() for part in first))
+            labels.kept_bytes += first.size
+
+
+def let_grow(strategy: Any, state: dict[str, Any]) -> None:
+    """Let the step in hand densify, and duplicate or split a part of the Gaussians."""
+    gradients = state["grad2d"] / state["count"].clamp_min(1)
+    strategy.grow_grad2d = float(gradients.topk(round(GROWN * len(gradients))).values[-1])
+    strategy.refine_start_iter, strategy.refine_every, strategy.reset_every = -1, 1, 10**9
+    strategy.pause_refine_after_reset = 0
+
+
+def together(stages: list[Stage]) -> list[Stage]:
+    """Put stages of one name together: the highest peak and the median times; the memory of the last."""
+    found: dict[str, list[Stage]] = {}
+    for stage in stages:
+        found.setdefault(stage.name, []).append(stage)
+    return [
+        Stage(
+            name,
+            held=same[-1].held,
+            peak=max(stage.peak for stage in same),
+            seconds=median(stage.seconds for stage in same),
+            processor_seconds=median(stage.processor_seconds for stage in same),
+        )
+        for name, same in found.items()
+    ]
