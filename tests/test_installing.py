@@ -1,6 +1,6 @@
 """The table of platforms in docs/install.md: for each there is, or is not, a set of packages that fit each other.
 
-A resolver is asked for the packages that another machine would get. It needs an index; without one the tests are skipped.
+A resolver is asked for what another machine would get. It needs an index; without one these tests are skipped.
 """
 
 from __future__ import annotations
