@@ -14,6 +14,7 @@ from torch import Tensor
 
 from distilled_splat.ops.importance import Measure, importance
 from distilled_splat.ops.views import downscaled
+from distilled_splat.runs.stages import STAGES
 from distilled_splat.student.curriculum import Curriculum, Lesson
 from distilled_splat.student.labels import PseudoLabels
 from distilled_splat.student.pruning import PruningSchedule, resize
@@ -126,10 +127,11 @@ class Teaching:
         """Prune where it is due, and leave the promised number of Gaussians after the last step."""
         count = self.pruning.count_at(step, student.num_points)
         if count is not None:
-            antialiased, views = student.config.rasterize_mode == "antialiased", self.curriculum.photographed
-            background = student._get_background_color
-            weights = importance(student.gaussians(), views, background, self.importance, antialiased)
-            state = student.strategy_state
-            resize(student.gauss_params, student.optimizers, state, weights, count, self.prune_sampling)
+            with STAGES.within("cuts"):
+                antialiased, views = student.config.rasterize_mode == "antialiased", self.curriculum.photographed
+                background = student._get_background_color
+                weights = importance(student.gaussians(), views, background, self.importance, antialiased)
+                state = student.strategy_state
+                resize(student.gauss_params, student.optimizers, state, weights, count, self.prune_sampling)
         if step == self.pruning.last_step:
             student.opacities.data.clamp_(min=LEAST_LOGIT_OPACITY)
