@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Optional, Union
 import tyro
 
 from distilled_splat.benchmarks.step import StepBench
+from distilled_splat.benchmarks.whole import TimeBench
 from distilled_splat.doctor.command import Doctor
 from distilled_splat.shrink.bench import ShrinkBench
 from distilled_splat.shrink.command import Shrink
@@ -174,10 +175,13 @@ class Demo:
 Bench = Annotated[
     Union[
         Annotated[StepBench, tyro.conf.subcommand("step")],
+        Annotated[TimeBench, tyro.conf.subcommand("time")],
         Annotated[QualityBench, tyro.conf.subcommand("quality")],
         Annotated[ShrinkBench, tyro.conf.subcommand("shrink")],
     ],
-    tyro.conf.subcommand("bench", description="Measure: a training step's time, students' quality, or shrunk splats."),
+    tyro.conf.subcommand(
+        "bench", description="Measure: the time of a step or of a whole command, students' quality, or shrunk splats."
+    ),
 ]
 Command = Union[
     Annotated[Demo, tyro.conf.subcommand("demo")],

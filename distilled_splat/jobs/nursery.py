@@ -148,10 +148,9 @@ def serve() -> Optional[list[str]]:
 def become_job(log: str) -> None:
     """Give this process a session of its own, no input, and its output appended to a log."""
     os.setsid()
-    for place, descriptor in ((0, os.open(os.devnull, os.O_RDONLY)), (1, os.open(log, os.O_WRONLY | os.O_APPEND))):
-        os.dup2(descriptor, place)
-        os.close(descriptor)
-    os.dup2(1, 2)
+    with open(os.devnull, "rb") as nothing, open(log, "ab") as file:
+        for stream, descriptor in ((nothing, 0), (file, 1), (file, 2)):
+            os.dup2(stream.fileno(), descriptor)
 
 
 def main() -> None:

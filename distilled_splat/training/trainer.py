@@ -209,7 +209,6 @@ class ResumableTrainer(Trainer):
                 finally:
                     self.flush_logs()
         finally:
-            STAGES.turn_to("end")
             torch.set_num_threads(threads)
             lock.release(force=True)
 
