@@ -25,6 +25,9 @@ here = pathlib.Path(__file__).parent
 with open(here / "imported", "a") as file: file.write("once\\n")
 print("said while importing")
 
+def prepare_to_be_copied():
+    with open(here / "imported", "a") as file: file.write("prepared\\n")
+
 def main():
     print(sys.argv, os.getpid(), os.getppid(), os.getsid(0) == os.getpid(), sys.stdin.read() == "")
     exec(sys.argv[2])
@@ -58,7 +61,7 @@ def test_each_job_has_a_process_a_session_and_a_log_of_its_own_and_one_has_impor
     tell = f"print(os.environ['A_SLOT'], os.environ[{PARENT_VARIABLE!r}])"
     _, watcher, reason = run([job(folder, "a", tell), job(folder, "b", tell)])
     assert watcher.codes == {"a": 0, "b": 0} and reason is None
-    assert (folder / "imported").read_text() == "once\n"
+    assert (folder / "imported").read_text() == "once\nprepared\n"
     said = [(folder / "logs" / f"{name}.log").read_text().splitlines()[-2:] for name in ("a", "b")]
     assert [words[1] for words in said] == [f"yes {os.getpid()}"] * 2
     first, second = ([int(word) for word in words[0].split() if word.isdigit()] for words in said)

@@ -69,11 +69,12 @@ def test_the_table_accounts_for_the_whole_command() -> None:
     student = {"start": (3.0, 3.0), "teachers": (8.0, 0.5), "steps": (4.0, 7.0), "report": (1.0, 1.0)}
     rows = rows_of({"standard": teacher, "student": student}, (20.0, 25.0))
     assert rows["start"] == {"standard": (2, 1), "student": (3, 3), "all": (5, 4)}
-    assert rows["report"] == {"student": (1, 1), "all": (1, 1)} and "teachers" not in rows
+    assert rows["report"] == {"student": (1, 1), "all": (1, 1)}
+    assert rows["teachers"]["all"] == (0, 0.5)
     assert rows["all but steps"] == {"all": (11, 9)}
     parts = [row["all"] for name, row in rows.items() if name not in ("whole command", "all but steps")]
     assert (sum(part[0] for part in parts), sum(part[1] for part in parts)) == (20, 25)
-    assert rows[LEFT_OUT]["all"] == (5, 4)
+    assert rows[LEFT_OUT]["all"] == (5, 3.5)
 
 
 def run_with(folder: Path, psnrs: dict[int, float], noted: list[int]) -> Path:

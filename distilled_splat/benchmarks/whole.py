@@ -149,14 +149,16 @@ def qualities(name: str, run: Path) -> list[Quality]:
 def rows_of(stages: Mapping[str, Mapping[str, Times]], whole: Times) -> dict[str, dict[str, Times]]:
     """Return the table's rows: each stage by process and in all, what lies outside of stages, all, and all but steps.
 
-    A student waits for its teachers, whose time is in their own columns: by the clock its waiting counts in no row.
+    A student waits for its teachers, whose time is in their own columns: by the clock its waiting does not count.
     """
     from distilled_splat.runs.stages import total
 
-    names = [name for name in dict.fromkeys(name for times in stages.values() for name in times) if name != "teachers"]
+    names = dict.fromkeys(name for times in stages.values() for name in times)
     rows: dict[str, dict[str, Times]] = {}
     for name in names:
         row = {run: times[name] for run, times in stages.items() if name in times}
+        if name == "teachers":
+            row = {run: (0.0, times[1]) for run, times in row.items()}
         rows[name] = {**row, "all": total(row)}
     inside = total({name: row["all"] for name, row in rows.items()})
     rows[LEFT_OUT] = {"all": (whole[0] - inside[0], whole[1] - inside[1])}
@@ -173,7 +175,9 @@ def print_stages(stages: Mapping[str, Mapping[str, Times]], whole: Times) -> Non
         table.add_row(name, *("" if run not in row else words(row[run]) for run in (*stages, "all")))
     for column in table.columns[1:]:
         column.justify = "right"
-    Console().print(table)
+    console = Console()
+    console.width = max(console.width, 140)
+    console.print(table)
 
 
 def print_qualities(found: Sequence[Quality]) -> None:

@@ -34,7 +34,7 @@ class Nursery:
         """Begin without a process.
 
         Args:
-            module: what its jobs run; it has a `main()`.
+            module: what its jobs run; it has a `main()`, and a `prepare_to_be_copied()` that is called once before.
         """
         self.module = module
         self.process: Optional[subprocess.Popen[str]] = None
@@ -159,6 +159,7 @@ def main() -> None:
     os.dup2(2, 1)  # what is printed while importing is no answer
     name = sys.argv[1]
     module = import_module(name)
+    module.prepare_to_be_copied()
     sys.stdout.flush()
     os.dup2(answers, 1)
     os.close(answers)

@@ -6,6 +6,7 @@ less. So the trainings that our own commands start begin this way.
 
 from __future__ import annotations
 
+import importlib
 import random
 import sys
 from pathlib import Path
@@ -18,9 +19,16 @@ from nerfstudio.models import splatfacto  # noqa: F401  what trainings are of, i
 from nerfstudio.utils import profiler
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from distilled_splat.ops.render import rasterizer_for
 from distilled_splat.runs.checkpoints import allow_numpy_scalars
 from distilled_splat.teachers import kinds  # noqa: F401
 from distilled_splat.training import datamanager  # noqa: F401
+
+
+def prepare_to_be_copied() -> None:
+    """Import what a training on a CPU imports as it goes, so that those which are copies of this process need not."""
+    rasterizer_for(torch.device("cpu"))
+    importlib.import_module("open3d")  # nerfstudio reads a capture's points with it
 
 
 def main() -> None:
