@@ -15,6 +15,7 @@ import tyro
 from distilled_splat import __version__
 from distilled_splat.benchmarks.memory import MemoryBench
 from distilled_splat.benchmarks.step import StepBench
+from distilled_splat.benchmarks.whole import TimeBench
 from distilled_splat.doctor.command import Doctor
 from distilled_splat.shrink.bench import ShrinkBench
 from distilled_splat.shrink.command import Shrink
@@ -220,11 +221,12 @@ Bench = Annotated[
     Union[
         Annotated[StepBench, tyro.conf.subcommand("step")],
         Annotated[MemoryBench, tyro.conf.subcommand("memory")],
+        Annotated[TimeBench, tyro.conf.subcommand("time")],
         Annotated[QualityBench, tyro.conf.subcommand("quality")],
         Annotated[ShrinkBench, tyro.conf.subcommand("shrink")],
     ],
     tyro.conf.subcommand(
-        "bench", description="Measure: a step's time, a training's memory, students' quality, or shrunk splats."
+        "bench", description="Measure: a step's or a command's time, a training's memory, students, shrunk splats."
     ),
 ]
 Command = Union[

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from nerfstudio.cameras.camera_utils import quaternion_from_matrix
 from torch import Tensor
 
 from distilled_splat.splat.gaussians import Gaussians
@@ -89,6 +88,9 @@ def half_turned(gaussians: Gaussians) -> Gaussians:
 
 def quaternion_matrix(rotation: Tensor) -> Tensor:
     """Return the matrix [4, 4] that turns a quaternion (w, x, y, z) by a rotation [3, 3], from the left."""
+    # nerfstudio takes seconds to import, which who only looks into a file need not pay
+    from nerfstudio.cameras.camera_utils import quaternion_from_matrix
+
     w, x, y, z = quaternion_from_matrix(rotation.numpy())
     return torch.tensor([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]], dtype=torch.float32)
 

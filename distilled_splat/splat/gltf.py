@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from nerfstudio.cameras.camera_utils import quaternion_matrix
 from torch import Tensor
 
 from distilled_splat.runs.words import type_and_words, words_of
@@ -125,6 +124,8 @@ def local_of(node: dict[str, Any]) -> np.ndarray:
     """Return a node's own transform, [4, 4]: a matrix by columns, or a translation, a rotation x y z w and scales."""
     if "matrix" in node:
         return np.array(node["matrix"], np.float64).reshape(4, 4).T
+    from nerfstudio.cameras.camera_utils import quaternion_matrix  # which takes seconds to import
+
     local = np.eye(4)
     x, y, z, w = node.get("rotation", (0, 0, 0, 1))
     turn = quaternion_matrix(np.array([w, x, y, z], np.float64))[:3, :3]

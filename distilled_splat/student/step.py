@@ -15,6 +15,7 @@ from torch import Tensor
 from distilled_splat.ops.importance import Measure, importance
 from distilled_splat.ops.views import downscaled
 from distilled_splat.ops.voxels import mass
+from distilled_splat.runs.stages import STAGES
 from distilled_splat.student.curriculum import Curriculum, Lesson
 from distilled_splat.student.labels import PseudoLabels
 from distilled_splat.student.pruning import PruningSchedule, evened, resize
@@ -129,12 +130,13 @@ class Teaching:
         """Prune at the steps of the schedule, and keep all Gaussians exportable after the last step."""
         count = self.pruning.count_at(step, student.num_points)
         if count is not None:
-            antialiased, views = student.config.rasterize_mode == "antialiased", self.curriculum.photographed
-            background = student._get_background_color
-            weights = importance(student.gaussians(), views, background, self.importance, antialiased)
-            if not self.prune_unseen:
-                weights = evened(weights, mass(student.gaussians()))
-            state = student.strategy_state
-            resize(student.gauss_params, student.optimizers, state, weights, count, self.prune_sampling)
+            with STAGES.within("cuts"):
+                antialiased, views = student.config.rasterize_mode == "antialiased", self.curriculum.photographed
+                background = student._get_background_color
+                weights = importance(student.gaussians(), views, background, self.importance, antialiased)
+                if not self.prune_unseen:
+                    weights = evened(weights, mass(student.gaussians()))
+                state = student.strategy_state
+                resize(student.gauss_params, student.optimizers, state, weights, count, self.prune_sampling)
         if step == self.pruning.last_step:
             student.opacities.data.clamp_(min=LEAST_LOGIT_OPACITY)

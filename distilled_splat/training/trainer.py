@@ -17,6 +17,7 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocati
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils import writer
+from nerfstudio.utils.misc import step_check
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
@@ -28,6 +29,7 @@ from distilled_splat.runs.fingerprints import scene_fingerprint
 from distilled_splat.runs.lock import leaving_nothing_if_refused, lock_run
 from distilled_splat.runs.processes import EXIT_INTERRUPTED, interrupts_call, is_orphan
 from distilled_splat.runs.record import read_record, update_record
+from distilled_splat.runs.stages import STAGES, added, total
 from distilled_splat.training.run_folder import begin_record, take_folder
 from distilled_splat.training.schedule import multiply_rates, scaled_to_run
 
@@ -117,6 +119,7 @@ class ResumableTrainer(Trainer):
     config: ResumableTrainerConfig
 
     def __init__(self, config: ResumableTrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
+        STAGES.begin_run()
         config.check()
         super().__init__(scaled_to_run(config), local_rank, world_size)
         self.stopped_by: Optional[str] = None
@@ -126,6 +129,7 @@ class ResumableTrainer(Trainer):
         self.last_report = self.first_step_at = -math.inf
         self.last_save = math.inf
         self.psnr: Optional[Tensor] = None
+        self.evaluations: list[dict[str, float]] = []
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         """Set up as nerfstudio does, record what a student needs to know about a teacher, and report progress.
@@ -151,7 +155,8 @@ class ResumableTrainer(Trainer):
             SystemExit: if that fails, with one sentence that says what to do.
         """
         try:
-            rasterizer_for(torch.device(self.device))
+            with STAGES.within("kernels"):
+                rasterizer_for(torch.device(self.device))
         except ValueError as error:
             raise SystemExit(str(error)) from None
 
@@ -192,6 +197,7 @@ class ResumableTrainer(Trainer):
             left_by_a_kill.unlink()
         self.started_at = self.last_save = time.monotonic()
         self.step = self._start_step - 1
+        STAGES.turn_to("first step")
         threads = torch.get_num_threads()
         if not self.device.startswith("cuda"):
             # torch's waiting OpenMP threads would take the cores from our kernels' threads
@@ -239,7 +245,16 @@ class ResumableTrainer(Trainer):
     def eval_iteration(self, step: int) -> None:
         """Evaluate as nerfstudio does, if there are photos to evaluate on."""
         if len(self.pipeline.datamanager.eval_dataset) > 0:  # type: ignore[arg-type]
-            super().eval_iteration(step)
+            if step_check(step, self.config.steps_per_eval_all_images):
+                self.note_evaluation(step)
+            with STAGES.within("evaluation"):
+                super().eval_iteration(step)
+
+    def note_evaluation(self, step: int) -> None:
+        """Note how long the training has taken until the held-out photos are measured, without former measurements."""
+        seconds, processor_seconds = total(STAGES.read(), "evaluation", "teachers")
+        entry = {"step": step, "seconds": seconds, "processor_seconds": processor_seconds}
+        self.evaluations.append({name: round(value, 2) for name, value in entry.items()})
 
     def train_iteration(self, step: int) -> Any:
         """Train one step, check that its losses are finite, and update the moving average of the PSNR.
@@ -277,6 +292,11 @@ class ResumableTrainer(Trainer):
         )
 
     def save_checkpoint(self, step: int) -> None:
+        """Save as `write_checkpoint` does, and count the time as that of checkpoints."""
+        with STAGES.within("checkpoints"):
+            self.write_checkpoint(step)
+
+    def write_checkpoint(self, step: int) -> None:
         """Save the model and the optimizers, whole or not at all, and only then remove older checkpoints.
 
         Raises:
@@ -319,6 +339,7 @@ class ResumableTrainer(Trainer):
         done = step + 1 - self._start_step
         if done == 1:  # the first step loads the kernels, so its time says nothing about the others
             self.first_step_at = now
+            STAGES.turn_to("steps")
         pace = (now - self.first_step_at) / (done - 1) if done > 1 else None
         report = {
             "step": step + 1,
@@ -343,8 +364,11 @@ class ResumableTrainer(Trainer):
                 logger.tb_writer.flush()
 
     def note_in_record(self, finished: bool) -> None:
-        """Record the run's state and its total training time in seconds."""
-        update_record(self.base_dir, finished=finished, seconds=self.seconds_trained())
+        """Record the run's state, its total training time in seconds, and where the time went."""
+        stages = added(read_record(self.base_dir).get("stages", {}), STAGES.read())
+        rounded = {name: [round(seconds, 2) for seconds in times] for name, times in stages.items()}
+        entries = {"seconds": self.seconds_trained(), "stages": rounded, "evaluations": self.evaluations}
+        update_record(self.base_dir, finished=finished, **entries)
 
     def seconds_trained(self) -> float:
         """Return the run's total training time in seconds, however often it was interrupted."""

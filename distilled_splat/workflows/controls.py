@@ -16,9 +16,7 @@ from rich.console import Console
 from distilled_splat.evaluation.results import GEOMETRY, PERCEPTUAL, carried_over, with_result
 from distilled_splat.jobs.command import start
 from distilled_splat.jobs.graph import Job
-from distilled_splat.runs.checkpoints import latest_checkpoint
 from distilled_splat.runs.files import write_json
-from distilled_splat.runs.fingerprints import digest
 from distilled_splat.runs.record import read_record
 from distilled_splat.workflows.control_kinds import (
     CAPPED,
@@ -218,6 +216,9 @@ def result_of(
     scene: Path, name: str, fraction: Optional[float], seed: int, run: Optional[Path], row: Any
 ) -> dict[str, Any]:
     """Return one measurement as JSON content."""
+    # torch takes seconds to import, which other subcommands need not pay
+    from distilled_splat.runs.checkpoints import latest_checkpoint
+
     record = {} if run is None else read_record(run)
     checkpoint = None if run is None else latest_checkpoint(run / "nerfstudio_models")
     return {
@@ -240,6 +241,8 @@ def result_of(
 
 def folder_digest(folder: Path) -> str:
     """Hash the names and the contents of all files in a folder."""
+    from distilled_splat.runs.fingerprints import digest
+
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return digest([[str(path.relative_to(folder)), file_digest(path)] for path in files])
 

@@ -14,6 +14,7 @@ from distilled_splat.runs.faults import writing_to
 from distilled_splat.runs.fingerprints import settings_fingerprint
 from distilled_splat.runs.lock import leaving_nothing_if_refused
 from distilled_splat.runs.record import update_record
+from distilled_splat.runs.stages import STAGES
 from distilled_splat.runs.words import type_and_words
 from distilled_splat.student.model import DistilledModelConfig
 from distilled_splat.teachers.fit import TeacherFrame
@@ -90,7 +91,8 @@ class DistilledTrainer(ResumableTrainer):
         with leaving_nothing_if_refused(self.base_dir):
             self.get_rasterizer()  # here, so that the teachers' processes find it compiled
             model: Any = self.config.pipeline.model
-            model.teachers, self.progress = ensure_teachers(self.as_asked, self.job)
+            with STAGES.within("teachers"):
+                model.teachers, self.progress = ensure_teachers(self.as_asked, self.job)
             self.config.logging.local_writer.enable = False  # its lines and our bars would overwrite each other
             super().setup(test_mode)
             with writing_to(self.base_dir):
@@ -125,7 +127,8 @@ class DistilledTrainer(ResumableTrainer):
         from distilled_splat.evaluation.report import report_of_trainer
 
         try:
-            CONSOLE.print(f"The report: {report_of_trainer(self)}", soft_wrap=True)
+            with STAGES.within("report"):
+                CONSOLE.print(f"The report: {report_of_trainer(self)}", soft_wrap=True)
         except Exception as error:
             # words of an error can look like rich's markup
             CONSOLE.print(

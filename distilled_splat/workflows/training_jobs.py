@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Optional
 
 import yaml
 from nerfstudio.engine.trainer import TrainerConfig
 
-from distilled_splat.jobs.graph import Job
+from distilled_splat.jobs.graph import Job, Schedule
+from distilled_splat.jobs.local import Slot, Watcher, run_local
+from distilled_splat.jobs.nursery import CAN_COPY, Nursery
 from distilled_splat.runs.faults import writing_to
 from distilled_splat.runs.files import write_beside
 from distilled_splat.runs.fingerprints import settings_fingerprint, settings_of
@@ -18,6 +21,8 @@ from distilled_splat.runs.record import read_record, update_record
 
 LOG_NAME = "training.log"
 CONFIG_NAME = "training.yml"
+TRAIN = "distilled_splat.workflows.train"
+"""Module that trainings of ours begin in, each in a process of its own."""
 
 
 def is_finished(run: Path) -> bool:
@@ -26,7 +31,7 @@ def is_finished(run: Path) -> bool:
 
 
 def training_job(name: str, config: TrainerConfig, needs: Sequence[str] = ()) -> Job:
-    """Return the job that trains a config with `ns-train`, in the run folder that the config names.
+    """Return the job that trains a config as `ns-train` does, in the run folder that the config names.
 
     Args:
         name: what to call it.
@@ -35,7 +40,7 @@ def training_job(name: str, config: TrainerConfig, needs: Sequence[str] = ()) ->
     """
     assert config.method_name is not None
     run = config.get_base_dir()
-    command = ("-m", "nerfstudio.scripts.train", config.method_name, "--load-config", str(run / CONFIG_NAME))
+    command = ("-m", TRAIN, config.method_name, "--load-config", str(run / CONFIG_NAME))
     done = partial(is_finished, run)
     return Job(name, command, run / LOG_NAME, done, tuple(needs), config.max_num_iterations)
 
@@ -56,3 +61,15 @@ def prepare(config: TrainerConfig) -> None:
             # the data may have been moved since: the run's name tells all else that decides its outcome
             update_record(run, fingerprint=settings_fingerprint(config), settings=settings_of(config))
         write_beside(run / CONFIG_NAME, lambda path: path.write_text(yaml.dump(config), encoding="utf8"))
+
+
+def run_trainings(schedule: Schedule, slots: Sequence[Slot], watcher: Watcher, device_type: str) -> Optional[str]:
+    """Run a schedule of jobs, trainings among them, as `run_local` does.
+
+    Trainings on a CPU that follow each other in one slot are copies of one process, which imports nerfstudio for all.
+    On a GPU each is started by itself: a process that has asked for the driver must not be copied.
+    """
+    if not CAN_COPY or device_type != "cpu" or len(slots) > 1:
+        return run_local(schedule, slots, watcher)
+    with Nursery(TRAIN) as nursery:
+        return run_local(schedule, slots, watcher, nursery.start)
