@@ -7,21 +7,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from typing import Optional, Protocol
 
 from distilled_splat.jobs.graph import Job
 from distilled_splat.runs.processes import PARENT_VARIABLE
-
-
-class Running(Protocol):
-    """What an engine needs of a process that runs a job, such as `subprocess.Popen`."""
-
-    def poll(self) -> Optional[int]:
-        """Return its exit code, or None while it runs."""
-        ...
-
-    def terminate(self) -> None:
-        """Ask it to stop."""
 
 
 def start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -45,10 +33,10 @@ def start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         )  # fmt: skip
 
 
-def ask_to_stop(process: Running) -> None:
+def ask_to_stop(process: subprocess.Popen[bytes]) -> None:
     """Ask a process that `start` has started to save and stop; on Windows SIGTERM would end it at once."""
     ctrl_break = getattr(signal, "CTRL_BREAK_EVENT", None)
-    if ctrl_break is None or not isinstance(process, subprocess.Popen):
+    if ctrl_break is None:
         return process.terminate()
     try:
         process.send_signal(ctrl_break)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Optional, Protocol
 
-from distilled_splat.jobs.command import Running, ask_to_stop, start
+from distilled_splat.jobs.command import ask_to_stop, start
 from distilled_splat.jobs.graph import Job, Schedule
 from distilled_splat.runs.processes import interrupts_call
 
 Slot = Mapping[str, str]
 """A place for one job: the environment variables that confine it to its device or its threads."""
-Starter = Callable[[Job, Slot], Running]
 SECONDS_BETWEEN_LOOKS = 0.5
 
 
@@ -71,7 +71,7 @@ def machine_slots(device_type: str, threads: int, count: Optional[int] = None) -
     return cpu_slots(threads, count)
 
 
-def run_local(schedule: Schedule, slots: Sequence[Slot], watcher: Watcher, start: Starter = start) -> Optional[str]:
+def run_local(schedule: Schedule, slots: Sequence[Slot], watcher: Watcher) -> Optional[str]:
     """Run a schedule to its end, a job in each slot at a time.
 
     On Ctrl-C or SIGTERM the jobs that run are told to stop, and are waited for.
@@ -80,12 +80,11 @@ def run_local(schedule: Schedule, slots: Sequence[Slot], watcher: Watcher, start
         schedule: which jobs to run; it is told what becomes of them.
         slots: where they may run.
         watcher: told of each beginning and end, and in between.
-        start: starts a job with variables beside those of this process; `Nursery.start` does, too.
 
     Returns:
         The signal that stopped it, or None if all was run that could be.
     """
-    running: dict[int, tuple[Job, Running]] = {}
+    running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}
     reasons: list[str] = []
     told = False
     with interrupts_call(reasons.append):
@@ -116,7 +115,7 @@ def run_local(schedule: Schedule, slots: Sequence[Slot], watcher: Watcher, start
                 terminate(running)
 
 
-def terminate(running: Mapping[int, tuple[Job, Running]]) -> None:
+def terminate(running: Mapping[int, tuple[Job, subprocess.Popen[bytes]]]) -> None:
     """Ask the processes in all slots to stop."""
     for _, process in running.values():
         ask_to_stop(process)

@@ -153,17 +153,16 @@ class Sweep:
 
     def run_engine(self, schedule: Schedule) -> Optional[str]:
         """Run the schedule on the engine that was asked for, and return the signal that stopped it, if one did."""
-        from distilled_splat.jobs.local import machine_slots
+        from distilled_splat.jobs.local import machine_slots, run_local
         from distilled_splat.ops.processor import num_threads
         from distilled_splat.workflows.progress import Progress
-        from distilled_splat.workflows.training_jobs import run_trainings
 
         device = self.device_type()
         jobs = list(schedule.jobs.values())
         if self.engine == "local":
             slots = machine_slots(device, num_threads(), self.slots)
             with Progress(jobs, len(slots)) as progress:
-                return run_trainings(schedule, slots, progress, device)
+                return run_local(schedule, slots, progress)
         from distilled_splat.jobs.on_ray import Cluster, Resources
 
         resources = Resources(self.gpus if device == "cuda" else 0, self.cpus)

@@ -11,7 +11,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from distilled_splat.jobs.command import last_words
 from distilled_splat.jobs.graph import Job, Schedule, State
-from distilled_splat.jobs.local import Slot, machine_slots
+from distilled_splat.jobs.local import Slot, machine_slots, run_local
 from distilled_splat.ops.processor import num_threads
 from distilled_splat.runs.checkpoints import latest_checkpoint
 from distilled_splat.runs.processes import EXIT_INTERRUPTED
@@ -19,7 +19,7 @@ from distilled_splat.runs.record import runs_of_an_older_version
 from distilled_splat.training.trainer import ResumableTrainerConfig
 from distilled_splat.workflows.progress import Progress
 from distilled_splat.workflows.teacher_configs import teacher_configs
-from distilled_splat.workflows.training_jobs import prepare, run_trainings, training_job
+from distilled_splat.workflows.training_jobs import prepare, training_job
 
 
 def ensure_teachers(student: Any, job: Job) -> tuple[tuple[Path, ...], Progress]:
@@ -83,7 +83,7 @@ def train_teachers(
         tell_of_older_teachers(configs[0].get_base_dir().parent)
     schedule = Schedule(jobs, done, keep_going=False)
     with progress:
-        reason = run_trainings(schedule, slots, progress, configs[0].machine.device_type)
+        reason = run_local(schedule, slots, progress)
     unfinished = "this teacher" if len(slots) == 1 else "these teachers"
     if reason:
         CONSOLE.print(f"Stopped by {reason}; the same command resumes {unfinished} where it was saved.")

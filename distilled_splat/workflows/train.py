@@ -1,12 +1,11 @@
 """`python -m distilled_splat.workflows.train METHOD --load-config FILE`: what `ns-train` does with these words.
 
-It imports what the training needs and nothing of nerfstudio's other methods, which takes four seconds of a processor
-less. So the trainings that our own commands start begin this way.
+It imports only what the training needs, and none of nerfstudio's other methods, which saves four seconds of a
+processor. The trainings that our own commands start run this module.
 """
 
 from __future__ import annotations
 
-import importlib
 import random
 import sys
 from pathlib import Path
@@ -15,20 +14,10 @@ import numpy as np
 import torch
 import yaml
 from nerfstudio.engine.trainer import TrainerConfig
-from nerfstudio.models import splatfacto  # noqa: F401  what trainings are of, imported before a nursery is copied
 from nerfstudio.utils import profiler
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from distilled_splat.ops.render import rasterizer_for
 from distilled_splat.runs.checkpoints import allow_numpy_scalars
-from distilled_splat.teachers import kinds  # noqa: F401
-from distilled_splat.training import datamanager  # noqa: F401
-
-
-def prepare_to_be_copied() -> None:
-    """Import what a training on a CPU imports as it goes, so that those which are copies of this process need not."""
-    rasterizer_for(torch.device("cpu"))
-    importlib.import_module("open3d")  # nerfstudio reads a capture's points with it
 
 
 def main() -> None:

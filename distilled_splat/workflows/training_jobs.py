@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Optional
 
 import yaml
 from nerfstudio.engine.trainer import TrainerConfig
 
-from distilled_splat.jobs.graph import Job, Schedule
-from distilled_splat.jobs.local import Slot, Watcher, run_local
-from distilled_splat.jobs.nursery import CAN_COPY, Nursery
+from distilled_splat.jobs.graph import Job
 from distilled_splat.runs.faults import writing_to
 from distilled_splat.runs.files import write_beside
 from distilled_splat.runs.fingerprints import settings_fingerprint, settings_of
@@ -61,15 +58,3 @@ def prepare(config: TrainerConfig) -> None:
             # the data may have been moved since: the run's name tells all else that decides its outcome
             update_record(run, fingerprint=settings_fingerprint(config), settings=settings_of(config))
         write_beside(run / CONFIG_NAME, lambda path: path.write_text(yaml.dump(config), encoding="utf8"))
-
-
-def run_trainings(schedule: Schedule, slots: Sequence[Slot], watcher: Watcher, device_type: str) -> Optional[str]:
-    """Run a schedule of jobs, trainings among them, as `run_local` does.
-
-    Trainings on a CPU that follow each other in one slot are copies of one process, which imports nerfstudio for all.
-    On a GPU each is started by itself: a process that has asked for the driver must not be copied.
-    """
-    if not CAN_COPY or device_type != "cpu" or len(slots) > 1:
-        return run_local(schedule, slots, watcher)
-    with Nursery(TRAIN) as nursery:
-        return run_local(schedule, slots, watcher, nursery.start)
