@@ -205,13 +205,13 @@ class Served:
     def __init__(self, page: Any, process: subprocess.Popen[bytes]) -> None:
         self.page, self.process = page, process
 
-    def shows(self, expected: dict[slice, np.ndarray]) -> bool:
+    def shows(self, *expected: tuple[slice, np.ndarray]) -> bool:
         """Tell whether columns of the page are close to what they should be, [H, W, 3] of the whole page."""
         left, upper, right, lower = BOX
         seen = picture(self.page, BOX)
         return all(
             agreement(seen[:, columns], whole[upper:lower, left:right][:, columns]) > CLOSE
-            for columns, whole in expected.items()
+            for columns, whole in expected
         )
 
     def tick(self, label: str) -> None:
@@ -260,10 +260,10 @@ def test_the_page_shows_two_splats_with_one_camera(served: Served) -> None:
     assert agreement(one, other) < CLOSE - 8
     middle = width // 2 - BOX[0]
     left, right, everywhere = slice(0, middle - 4), slice(middle + 4, None), slice(None)
-    wait_until(lambda: served.shows({left: one, right: other}), "both splats")
+    wait_until(lambda: served.shows((left, one), (right, other)), "both splats")
     words = page.find_element("tag name", "body").text
     assert "negative.ply" in words and f"{len(ball.gaussians):,} Gaussians" in words
     served.tick("Split")
-    wait_until(lambda: served.shows({everywhere: one}), "one alone")
+    wait_until(lambda: served.shows((everywhere, one)), "one alone")
     served.process.send_signal(signal.SIGINT)
     assert served.process.wait(30) == 0

@@ -35,8 +35,8 @@ def splats_of(run: FinishedRun, most_megabytes: float = MOST_MEGABYTES) -> Optio
         `viewer` (gzipped JavaScript), `splats` (name, whether antialiased, .spz), both in base64, `cameras` (see
         `camera_of`), `up` [3], `aspect` and `background` (in 0 to 1, [3]); or None.
     """
-    held = list(run.held_out()) if most_megabytes > 0 else []
-    if not held:
+    views = [held.view for held in run.held_out()] if most_megabytes > 0 else []
+    if not views:
         return None
     antialiased = run.model.config.rasterize_mode == "antialiased"
     found = [("student", run.model.gaussians().detach(), antialiased)]
@@ -55,16 +55,15 @@ def splats_of(run: FinishedRun, most_megabytes: float = MOST_MEGABYTES) -> Optio
             splats.append({"name": name, "antialiased": mode, "spz": text_of(content)})
     if not splats or splats[0]["name"] != "student":
         return None
-    views = [each.view for each in held]
     ups = torch.stack([-view.viewmat[1, :3].cpu() for view in views]).mean(dim=0)
     viewer = resources.files("distilled_splat").joinpath("evaluation/webview/viewer.js.gz").read_bytes()
     return {
         "viewer": text_of(viewer),
         "splats": splats,
-        "cameras": [camera_of(each.view, found[0][1]) for each in held],
+        "cameras": [camera_of(view, found[0][1]) for view in views],
         "up": ups.tolist(),
         "aspect": views[0].width / views[0].height,
-        "background": held[0].background.tolist(),
+        "background": run.model._get_background_color().tolist(),
     }
 
 
