@@ -53,7 +53,7 @@ def by_torchvision(network: torch.nn.Sequential, photo: Tensor, image: Tensor) -
 def test_torchmetrics_published_value_is_found_and_another_network_agrees(weights: VggWeights) -> None:
     """In the documentation of torchmetrics 0.11 ten pairs, drawn after a network's first weights, have 0.3493."""
     torch.manual_seed(123)
-    network = torchvision.models.vgg16(weights=None, init_weights=False).features
+    network: torch.nn.Sequential = torchvision.models.vgg16(weights=None, init_weights=False).features  # type: ignore[assignment]
     for channels in (64, 128, 256, 512, 512):
         torch.nn.Conv2d(channels, 1, 1, bias=False)
     photos, renders = (torch.rand(10, 3, 100, 100).permute(0, 2, 3, 1) for _ in range(2))

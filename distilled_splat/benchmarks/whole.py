@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 METHOD = "distilled-splatfacto"
 ALL_PHOTOS = "Eval Images Metrics Dict (all images)/psnr"
 """Name under which nerfstudio logs the mean PSNR on the held-out photos."""
-LEFT_OUT = "imports for teachers, ends of processes"
+LEFT_OUT = "ends of processes"
 MARGINS = (0.5, 0.1)
 """dB below the end."""
 

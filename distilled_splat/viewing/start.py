@@ -15,8 +15,8 @@ from distilled_splat.ops.views import View, resized
 from distilled_splat.shrink.camera_choice import look_at, small
 from distilled_splat.shrink.given_cameras import read_cameras, run_at
 from distilled_splat.shrink.invented_cameras import looking
-from distilled_splat.shrink.shrinking import invented_views, upright
 from distilled_splat.shrink.unit_frame import UnitFrame
+from distilled_splat.shrink.viewpoints import invented_views, upright
 from distilled_splat.teachers.reading import Teacher
 from distilled_splat.viewing.splats import Shown
 
