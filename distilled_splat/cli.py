@@ -29,21 +29,21 @@ class Compare:
     """Compare a student with its teachers on the held-out photos: size, PSNR, SSIM, LPIPS, seconds of training."""
 
     load_config: Path
-    """config.yml of a run of distilled-splatfacto."""
+    """config.yml of the student's run (distilled-splatfacto)."""
     teachers: tuple[Path, ...] = ()
-    """Teachers to compare with: run folders, config.yml, .ckpt or exported files; without any, the student's own, where
-    they were in training or in the same place beside the run."""
+    """Teachers to compare with: run folders, config.yml, .ckpt or exported files. By default the student's own
+    teachers, at their paths in training or at the same place relative to a run that was moved."""
     data: Optional[Path] = None
-    """The run's data; if not given, it is looked for where it was in training, and in the same place beside the run."""
+    """Folder of the run's data. By default its path in training, or the same place relative to a run that was moved."""
     json: Optional[Path] = None
-    """Also write the rows to this file."""
+    """Also write the rows to this JSON file."""
     picture: Optional[Path] = None
-    """Also write a picture to this file: photo, standard teacher, student and the student's error."""
+    """Also write a picture to this file: photo, standard teacher, student, and the student's error."""
     perceptual: bool = True
-    """Measure LPIPS (VGG) and FLIP, where they are installed; on a CPU that takes longer than all else."""
+    """Measure LPIPS (VGG) and FLIP, if they are installed. On a CPU this takes longer than everything else together."""
 
     def run(self) -> None:
-        """Print the table and write what was asked for."""
+        """Print the table, and write the JSON file and the picture if their options are given."""
         from rich.console import Console
 
         from distilled_splat.evaluation.compare import compare, print_table, write_rows
@@ -61,25 +61,26 @@ class Compare:
 
 @dataclass
 class Export:
-    """Write a trained splat as a file for viewers and editors, and measure what the format loses."""
+    """Export a trained splat as a file for viewers and editors, and measure the loss of quality in the format."""
 
     load_config: Path
     """config.yml of a run of distilled-splatfacto or splatfacto-teacher."""
     output_dir: Optional[Path] = None
-    """Folder for splat.ply, splat.sog and so on; export/ in the run's folder if not given."""
+    """Folder for splat.ply, splat.sog and so on. By default export/ in the run's folder."""
     format: Optional[Literal["ply", "compressed-ply", "splat", "spz", "sog", "glb", "all"]] = None
-    """Format of the file; all writes every one. Without it: ply, or with --target-mb whichever loses least."""
+    """Format of the file; all writes every format. By default ply, or with --target-mb the format that loses least."""
     sh_degree: Literal[0, 1, 2, 3, 4] = 4
-    """Leave out the spherical harmonics above this degree. A .splat holds none, the compressed formats up to 3."""
+    """Remove the spherical harmonics above this degree. A .splat has none, compressed formats at most degree 3."""
     target_mb: Optional[float] = None
-    """Write one file of at most this many megabytes (10^6 bytes): the format and the degree that lose least."""
+    """Write one file of at most this many megabytes (10^6 bytes), in the format and degree that lose least."""
     frame: Literal["upright", "nerfstudio", "capture"] = "upright"
-    """World of the file: nerfstudio's, turned so that y points down, as viewers of splats expect (up in a .glb);
-    nerfstudio's as it is, of ns-export, where z points up; or the capture's (COLMAP's) before nerfstudio moved it."""
+    """Coordinate frame of the file. upright: nerfstudio's frame, turned so that y points down (up in a .glb), as
+    viewers expect. nerfstudio: the frame that ns-export writes; z points up. capture: the frame of the original poses
+    (COLMAP's), before nerfstudio moved them."""
     measure: bool = True
-    """Read each file back and measure it on the held-out photos; --no-measure needs no photos."""
+    """Read each file back and measure it on the held-out photos. --no-measure needs no photos."""
     data: Optional[Path] = None
-    """The run's data; if not given, it is looked for where it was in training, and in the same place beside the run."""
+    """Folder of the run's data. By default its path in training, or the same place relative to a run that was moved."""
 
     def run(self) -> None:
         """Write the files and print their table."""
@@ -116,16 +117,16 @@ class Export:
 
 @dataclass
 class Lod:
-    """Write levels of detail of splats of one scene as PlayCanvas' streamed SOG, each chunk with its measured error."""
+    """Write splats of one scene as levels of detail (PlayCanvas' streamed SOG), and measure the error of each chunk."""
 
     splats: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Splats of one scene at several sizes: run folders or config.yml, or exported files, all in one frame."""
+    """Splats of one scene in several sizes, all in one frame: run folders, config.yml or exported files."""
     output: Path = Path("lod")
-    """Folder to write lod-meta.json and the chunks into; it must be new or empty."""
+    """Folder for lod-meta.json and the chunks. It must be new or empty."""
     chunk_gaussians: int = 65536
-    """Gaussians of the largest splat in a chunk at most: that many are loaded and exchanged as one."""
+    """Largest number of Gaussians in a chunk, at the finest level. A viewer loads and switches a chunk as a whole."""
     frame: Literal["upright", "nerfstudio", "capture"] = "upright"
-    """World of runs, as of `export`; files are taken as they are."""
+    """Coordinate frame for the splats of runs, as in `export`. Exported files keep their frame."""
 
     def run(self) -> None:
         """Write the levels and print their table."""
@@ -142,15 +143,15 @@ class Lod:
 
 @dataclass
 class Info:
-    """Say what files of splats hold, in any format that is read: size, extent, opacities, antialiasing."""
+    """Describe splat files in any format that can be read: size, extent, opacities, antialiasing."""
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Exported files of any trainer or editor."""
+    """Splat files, exported by any trainer or editor."""
     json: bool = False
     """Print a list of JSON objects instead of lines."""
 
     def run(self) -> None:
-        """Print what is in them."""
+        """Print the description of each file."""
         from rich.console import Console
 
         from distilled_splat.splat.info import print_infos
@@ -160,28 +161,28 @@ class Info:
 
 @dataclass
 class Report:
-    """Write one HTML page about a run: table, plots, pictures to slide over, and the splats to look around in."""
+    """Write one HTML page about a run: table, plots, pictures to compare with a slider, and the splats in 3D."""
 
     load_config: Path
-    """config.yml of a run of distilled-splatfacto."""
+    """config.yml of the student's run (distilled-splatfacto)."""
     results: Optional[Path] = None
-    """results.json of `bench quality`: its controls of the same scene are shown beside the student."""
+    """results.json of `bench quality`. The page shows the controls of the same scene beside the student."""
     output: Optional[Path] = None
-    """File to write; report.html in the run's folder if not given."""
+    """File to write. By default report.html in the run's folder."""
     teachers: tuple[Path, ...] = ()
-    """Teachers to show; without any, the student's own, where they were in training or in the same place beside the
-    run."""
+    """Teachers to show. By default the student's own teachers, at their paths in training or at the same place relative
+    to a run that was moved."""
     data: Optional[Path] = None
-    """The run's data; if not given, it is looked for where it was in training, and in the same place beside the run."""
+    """Folder of the run's data. By default its path in training, or the same place relative to a run that was moved."""
     perceptual: bool = True
-    """Measure LPIPS (VGG) and FLIP, where they are installed; on a CPU that takes longer than all else."""
+    """Measure LPIPS (VGG) and FLIP, if they are installed. On a CPU this takes longer than everything else together."""
 
     splats_mb: float = 8.0
-    """Student and teacher are put into the page, to be seen from anywhere, if they have no more megabytes than this
-    as .spz files; the teacher is left out first. 0 leaves out both."""
+    """Largest size of the 3D splats in the page, in megabytes (10^6 bytes) of .spz files. If student and teacher
+    together are larger, the page has only the student; if the student is larger, neither. 0: neither."""
 
     def run(self) -> None:
-        """Write the page and say where it is."""
+        """Write the page and print its path."""
         from rich.console import Console
 
         from distilled_splat.evaluation.report import write_report
@@ -195,19 +196,20 @@ class Report:
 
 @dataclass
 class Demo:
-    """Make a scene, distil it, and show what came of it; all on the CPU if there is no GPU."""
+    """Make a scene, train teachers and a student on it, and compare them. Uses the CPU if there is no GPU."""
 
     output: Path = Path("demo-output")
     """Folder for the scene, the runs, the table, the picture and the student's .ply."""
     iterations: int = 1500
-    """Steps to train each teacher and the student for."""
+    """Training steps of each teacher and of the student."""
     layout: Literal["still-life", "tower", "hall"] = "still-life"
-    """Which scene: things in a room, an object without background, or a long room that is walked through."""
+    """The scene. still-life: objects in a room. tower: an object without background. hall: a long room that the camera
+    walks through."""
     only_scene: bool = False
-    """Only make the scene, in the output folder itself."""
+    """Only make the scene, directly in the output folder."""
 
     def run(self) -> None:
-        """Run the whole job."""
+        """Make the scene, and run the demo unless only the scene is wanted."""
         from distilled_splat.demo.run import run_demo
         from distilled_splat.demo.scene import make_scene
 
@@ -250,7 +252,7 @@ To train a small splat from photos: ns-train distilled-splatfacto --data my-capt
 
 
 def main() -> None:
-    """Run the subcommand that the command line names; a refusal is one sentence, not a traceback."""
+    """Run the subcommand that the command line names. Bad input ends in one sentence instead of a traceback."""
     if sys.argv[1:] == ["--version"]:
         print(f"distilled-splat {__version__}")
         return

@@ -1,4 +1,5 @@
-"""What whole training steps are timed on: a capture at any number of Gaussians, or a random scene made into one."""
+"""The data of timed trainings: a capture resampled to any number of Gaussians, or a random scene written as a
+capture."""
 
 from __future__ import annotations
 
@@ -18,20 +19,22 @@ from distilled_splat.splat.gaussians import Gaussians
 
 
 def capture_parser(data: Path) -> NerfstudioDataParserConfig:
-    """Return how a capture in nerfstudio's format is parsed, every 8th photo held out."""
+    """Return the dataparser for a capture in nerfstudio's format, with every 8th photo held out."""
     return NerfstudioDataParserConfig(data=data, load_3D_points=True, eval_mode="interval", eval_interval=8)
 
 
 def untouched_parser(data: Path) -> NerfstudioDataParserConfig:
-    """Return how a scene is parsed whose frame is to stay as it is."""
+    """Return a dataparser that leaves the scene's coordinate frame unchanged."""
     return NerfstudioDataParserConfig(
         data=data, orientation_method="none", center_method="none", auto_scale_poses=False, eval_mode="all"
     )
 
 
 def resampled(model: Any, count: int) -> Gaussians:
-    """Return `count` Gaussians for a capture: its points, repeated and scattered, with sizes, shapes and opacities as
-    varied as a trained splat's."""
+    """Return `count` Gaussians for a capture: its point cloud, repeated and scattered.
+
+    Sizes, shapes and opacities are as varied as a trained splat's.
+    """
     start = model.gaussians()
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randint(len(start), (count,), generator=generator)
@@ -49,7 +52,7 @@ def resampled(model: Any, count: int) -> Gaussians:
 
 
 RENDERED = 6
-"""Photos of a random scene that are rendered; others repeat them."""
+"""Number of photos of a random scene that are rendered. All further photos are copies of them."""
 
 
 def write_capture(
@@ -61,8 +64,8 @@ def write_capture(
         scene: arguments of `rasterization`.
         width, height: size of the photos in pixels.
         folder: where to write.
-        views: number of photos, from cameras that stand beside each other; the seventh shows what the first does.
-        suffix: of the photos' files.
+        views: number of photos, from cameras side by side. The seventh photo is a copy of the first, and so on.
+        suffix: suffix of the photo files.
     """
     gaussians = Gaussians(
         means=scene["means"],
@@ -94,13 +97,16 @@ def write_capture(
 
 
 def write_start(count: int, width: int, height: int, folder: Path, views: int) -> Path:
-    """Write a random scene as a capture of JPEGs, and its Gaussians as a checkpoint beside it; return that.
+    """Write a random scene as a capture of JPEGs, and its Gaussians as a checkpoint beside it.
 
     Args:
         count: number of Gaussians.
         width, height: size of the photos in pixels.
-        folder: of the capture.
+        folder: folder of the capture.
         views: number of photos.
+
+    Returns:
+        The path of the checkpoint.
     """
     gaussians = write_capture(random_scene(count, width, height), width, height, folder, views, ".jpg")
     state = {f"_model.gauss_params.{name}": value for name, value in gaussians.to_splatfacto(3).items()}

@@ -1,4 +1,4 @@
-"""`distilled-splat bench memory`: what a teacher and its student hold at a given size, stage by stage."""
+"""`distilled-splat bench memory`: the memory of a teacher and of a student at a given size, stage by stage."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from typing import TYPE_CHECKING, Literal, Optional
 from rich.console import Console
 from rich.table import Table
 
-if TYPE_CHECKING:  # nerfstudio takes seconds to import, which other subcommands need not pay
+if TYPE_CHECKING:  # nerfstudio takes seconds to import; other subcommands do without it
     from distilled_splat.benchmarks.stages import Stage
 
 
 @dataclass
 class MemoryBench:
-    """Train a teacher and a student of three such teachers for a few steps, and say what memory each stage holds.
+    """Train a teacher, and a student of three teachers, for a few steps, and print the memory of each stage.
 
-    The capture is made up: random Gaussians, six renders of them, and copies of these files for the other cameras.
+    The capture is synthetic: random Gaussians, six renders of them, and copies of these six for the other cameras.
     """
 
     gaussians: int = 1_000_000
-    """Gaussians of each teacher, with which the student begins."""
+    """Number of Gaussians of each teacher, and of the student at its start."""
     width: int = 1920
-    """Of the photos, in pixels."""
+    """Width of the photos, in pixels."""
     height: int = 1080
-    """Of the photos, in pixels."""
+    """Height of the photos, in pixels."""
     photos: int = 300
-    """Of which about eight are held out: a student's report measures all teachers on them."""
+    """Number of photos. About eight of them are held out; a student's report measures all teachers on them."""
     cache_images: Literal["gpu", "disk"] = "gpu"
-    """Where photos are kept: in memory, or nowhere but in their files."""
+    """Where to keep the photos: in memory (gpu), or only in their files (disk)."""
     label_cache_megabytes: float = 4096
-    """Memory for a student's pseudo labels, at most."""
+    """Largest cache of pseudo labels in megabytes."""
     learners: tuple[Literal["teacher", "student"], ...] = ("teacher", "student")
-    """What is trained and measured; without its teachers a student learns from three copies of its start."""
+    """Trainings to measure. The student's teachers are three copies of its first Gaussians."""
     json: Optional[Path] = None
-    """Also write the figures to this file."""
+    """Also write the figures to this JSON file."""
 
     def run(self) -> None:
-        """Measure, each training in a process of its own, print the tables, and write the file if one was asked for."""
+        """Measure each training in a process of its own, print the tables, and write the JSON file if it is wanted."""
         from distilled_splat.benchmarks.captures import untouched_parser, write_start
         from distilled_splat.benchmarks.stages import measure_training
         from distilled_splat.benchmarks.training import alone

@@ -33,17 +33,17 @@ _DEGREE = 3
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one scene took."""
+    """The measurements of one scene."""
 
     gaussians: int
     width: int
     height: int
     contributions_per_pixel: float
-    """Gaussians that are drawn at a pixel, on average."""
+    """Mean number of Gaussians drawn at a pixel."""
     milliseconds: dict[str, float]
     """Median wall time of each stage."""
     peak_shares: dict[str, float]
-    """Useful arithmetic in blending over what all threads could do in its time."""
+    """Useful arithmetic of the blending stages, as a share of what all threads can compute in the same time."""
 
 
 def measure(count: int, width: int, height: int, repeats: int, peak: float) -> Measurement:
@@ -52,7 +52,7 @@ def measure(count: int, width: int, height: int, repeats: int, peak: float) -> M
     Args:
         count: Number of Gaussians.
         width, height: Image size in pixels.
-        repeats: Times that each stage is run.
+        repeats: Number of runs of each stage.
         peak: Fused multiply-add peak of one core in GFLOP/s.
     """
     stages, contributions = _stages(count, width, height)
@@ -73,7 +73,7 @@ def measure(count: int, width: int, height: int, repeats: int, peak: float) -> M
 
 
 def _stages(count: int, width: int, height: int) -> tuple[dict[str, Callable[[], Any]], int]:
-    """Make a scene; give its stages by name, in the order of a step, and the number of its contributions."""
+    """Make a scene. Return its stages by name, in the order of a step, and the scene's number of contributions."""
     scene = random_scene(count, width, height)
     names = ("means", "quats", "scales", "opacities", "colors")
     leaves = {name: scene[name].clone().requires_grad_() for name in names}

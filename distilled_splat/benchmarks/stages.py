@@ -19,23 +19,23 @@ from distilled_splat.benchmarks.training import peak_megabytes, silence, trainer
 from distilled_splat.training.memory import Place
 
 STEPS = 6
-"""Steps of which the last is one that cuts or densifies; the memory of the others is used again."""
+"""Number of training steps. The last one prunes or densifies; the others use the same memory again."""
 VIEWS_OF_A_CUT = 4
-"""Views that a cut looks at here, as each takes as long as two steps; a training looks at all."""
+"""Number of views in a pruning here. Each takes as long as two steps; a real training uses all views."""
 GROWN = 0.1
-"""Part of its Gaussians that a teacher duplicates or splits here, once."""
+"""Fraction of its Gaussians that a teacher duplicates or splits here, once."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage of a training took.
+    """The cost of one stage of a training.
 
     Attributes:
-        name: of the stage.
-        held: memory that the process holds at its end, in 10^6 bytes.
-        peak: the most that it held meanwhile.
-        seconds: how long it lasted.
-        processor_seconds: how long all threads together computed.
+        name: name of the stage.
+        held: memory of the process at the end of the stage, in 10^6 bytes.
+        peak: largest memory during the stage, in 10^6 bytes.
+        seconds: duration of the stage.
+        processor_seconds: time that all threads together computed.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Stage:
 
 
 class Stages:
-    """Stages that follow each other: one begins where the former ends."""
+    """A sequence of stages. Each stage begins where the previous one ends."""
 
     def __init__(self, name: str) -> None:
         """Begin the first stage."""
@@ -59,19 +59,19 @@ class Stages:
         forget_peak()
 
     def end(self) -> None:
-        """Write down the stage in hand."""
+        """End and record the current stage."""
         seconds, work = time.perf_counter() - self.start, time.process_time() - self.start_of_work
         held = psutil.Process().memory_info().rss / 1e6
         self.done.append(Stage(self.name, held, max(peak_megabytes(), held), seconds, work))
 
     def next(self, name: str) -> None:
-        """Write down the stage in hand and begin another."""
+        """End and record the current stage, and begin another."""
         self.end()
         self.begin(name)
 
 
 def forget_peak() -> None:
-    """Let the system count the most memory that this process holds anew, where it can; Linux does."""
+    """Reset the system's record of this process's largest memory, if the system can (Linux)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="utf8")
 
@@ -87,15 +87,15 @@ def measure_training(
     """Train a teacher, or a student if there are teachers, for some steps.
 
     Args:
-        parser: how the data are parsed.
-        start: checkpoint of the Gaussians that a teacher begins with; a student begins as its first teacher.
+        parser: the dataparser.
+        start: checkpoint of a teacher's first Gaussians. A student starts from its first teacher.
         output: folder for the run.
-        place: where photos are kept.
-        teachers: of a student.
-        label_megabytes: memory for its labels, at most.
+        place: where to keep the photos.
+        teachers: the student's teachers; empty for a teacher.
+        label_megabytes: largest cache of pseudo labels, in megabytes.
 
     Returns:
-        What each stage took, and the run's checkpoint.
+        The cost of each stage, and the run's checkpoint.
     """
     stages = Stages("nerfstudio is imported")
     stages.next("teachers and photos are read" if teachers else "photos are read")
@@ -118,7 +118,7 @@ def measure_training(
 
 
 def get_ready_to_cut(student: Any, stages: Stages) -> None:
-    """Give a student all labels that it keeps, and let its last step cut a fifth of its Gaussians, by few views."""
+    """Fill a student's cache of pseudo labels, and let its last step prune a fifth of the Gaussians, by few views."""
     stages.next("a label is rendered")
     teaching = student.teaching
     label = teaching.labels.of(0, teaching.curriculum.views[0])
@@ -129,7 +129,7 @@ def get_ready_to_cut(student: Any, stages: Stages) -> None:
 
 
 def step_by_step(trainer: Any, stages: Stages, last: str) -> None:
-    """Train to the end; each step is a stage, and so are the last of them and what comes after it."""
+    """Train to the end. Each step is a stage; so are the last step and the work after it."""
     grows = not hasattr(trainer.pipeline.model, "teaching")
 
     def before(step: int) -> None:
@@ -148,7 +148,7 @@ def step_by_step(trainer: Any, stages: Stages, last: str) -> None:
 
 
 def fill(labels: Any, first: Any, views: int) -> None:
-    """Keep a copy of a label for each view, as far as they are kept: to render them all takes minutes."""
+    """Store a copy of one pseudo label for each view until the cache is full; rendering all of them takes minutes."""
     for index in range(1, views):
         if labels.kept_bytes + first.size <= labels.budget:
             labels.kept[index] = type(first)(*(None if part is None else part.clone() for part in first))
@@ -156,7 +156,7 @@ def fill(labels: Any, first: Any, views: int) -> None:
 
 
 def let_grow(strategy: Any, state: dict[str, Any]) -> None:
-    """Let the step in hand densify, and duplicate or split a part of the Gaussians."""
+    """Make the current step densify, and duplicate or split a fraction of the Gaussians."""
     gradients = state["grad2d"] / state["count"].clamp_min(1)
     strategy.grow_grad2d = float(gradients.topk(round(GROWN * len(gradients))).values[-1])
     strategy.refine_start_iter, strategy.refine_every, strategy.reset_every = -1, 1, 10**9
@@ -164,7 +164,7 @@ def let_grow(strategy: Any, state: dict[str, Any]) -> None:
 
 
 def together(stages: list[Stage]) -> list[Stage]:
-    """Put stages of one name together: the highest peak and the median times; the memory of the last."""
+    """Merge stages of the same name: the highest peak, the median times, and the memory at the end of the last one."""
     found: dict[str, list[Stage]] = {}
     for stage in stages:
         found.setdefault(stage.name, []).append(stage)

@@ -11,31 +11,32 @@ from typing import TYPE_CHECKING, Any, Literal, Optional
 from rich.console import Console
 from rich.table import Table
 
-if TYPE_CHECKING:  # numba and nerfstudio take seconds to import, which other subcommands need not pay
+if TYPE_CHECKING:  # numba and nerfstudio take seconds to import; other subcommands do without them
     from distilled_splat.benchmarks.rasterizer import Measurement
     from distilled_splat.benchmarks.step_times import AtOneSize, StepTimes
 
 
 @dataclass
 class StepBench:
-    """Time each stage of rasterization and whole training steps on this processor."""
+    """Time each stage of rasterization, and whole training steps, on this processor."""
 
     json: Optional[Path] = None
-    """Also write the figures to this file."""
+    """Also write the figures to this JSON file."""
     repeats: int = 20
-    """Times that each stage is run; the median counts."""
+    """Number of runs of each stage, and of timed steps; the table shows the median."""
     rounds: int = 1
-    """Processes that each training is timed in, one after the other; the median counts. The same training differs by up
-    to a fifth from process to process."""
+    """Number of processes that time each training, one after the other; the table shows the median. Two processes can
+    differ by a fifth in the same training."""
     data: Optional[Path] = None
-    """A capture in nerfstudio's format, on which whole training steps are timed at several sizes."""
+    """A capture in nerfstudio's format, to time whole training steps at several sizes. By default random scenes
+    only."""
     compare: Optional[Literal["torch"]] = None
-    """Also time each training step with splatfacto's own loss and Adam beside ours."""
+    """Also time each training step with splatfacto's own loss and Adam."""
     training: bool = True
-    """Time whole training steps, too."""
+    """Also time whole training steps."""
 
     def run(self) -> None:
-        """Measure, print the tables, and write the file if one was asked for."""
+        """Measure, print the tables, and write the JSON file if it is wanted."""
         from distilled_splat.benchmarks.rasterizer import SIZES, measure
         from distilled_splat.benchmarks.step_times import exponents, side_by_side
         from distilled_splat.benchmarks.training import training_steps
@@ -59,7 +60,7 @@ class StepBench:
 
 
 def print_table(machine: dict[str, Any], measurements: list[Measurement]) -> None:
-    """Print the stages of all scenes side by side."""
+    """Print the stages of all scenes, a column for each scene."""
     title = (
         f"{machine['processor']}, {machine['threads']} threads, {machine['lanes']} lanes, "
         f"FMA peak {machine['peak_gflops']:.0f} GFLOP/s per core"
@@ -92,7 +93,7 @@ def print_steps(steps: list[StepTimes]) -> None:
 
 
 def print_side_by_side(rows: list[AtOneSize], growth: dict[str, float]) -> None:
-    """Print plain, student's and stock steps beside each other, and how the time of plain ones grows."""
+    """Print plain, student's and stock steps in one table, and how the time of plain steps grows with the size."""
     table = Table("ms a step", "Gaussians", "pixels", "plain", "student", "over plain", "stock", "over plain", "MB")
     for row in rows:
         stock = ("", "") if row.stock is None else (f"{row.stock:.1f}", f"{row.stock / row.plain:.2f}")

@@ -1,4 +1,4 @@
-"""What training steps took: medians over processes, kinds of steps beside each other, and how the time grows."""
+"""The times of training steps: medians over processes, kinds of steps side by side, and growth with the size."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from distilled_splat.student.model import DistilledModelConfig
 
 WITH_PHOTO, WITHOUT_PHOTO = "student, photo", "student, label"
-"""A student's steps are of two kinds: at a training camera, and between the cameras."""
+"""A student has two kinds of steps: at a training camera (photo), and at a virtual view (pseudo label only)."""
 
 
 @dataclass(frozen=True)
 class StepTimes:
-    """Median milliseconds of a training step and of its stages; `rest` is what no stage accounts for."""
+    """Median milliseconds of a training step and of its stages; `rest` is the time outside of these stages."""
 
     kind: str
     scene: str
@@ -25,16 +25,16 @@ class StepTimes:
     height: int
     milliseconds: dict[str, float]
     peak_megabytes: float
-    """Most memory that the training held, above what it takes to import nerfstudio, in 10^6 bytes."""
+    """Largest memory of the training beyond the memory after nerfstudio's import, in 10^6 bytes."""
 
     @property
     def whole(self) -> float:
-        """Milliseconds from one step to the next."""
+        """Milliseconds from the start of one step to the start of the next."""
         return self.milliseconds["whole step"]
 
 
 def median_of(times: Sequence[StepTimes]) -> StepTimes:
-    """Return the medians over trainings of the same kind, scene and size: a process has its luck with memory."""
+    """Return the medians over trainings of one kind, scene and size; the memory layout makes processes differ."""
     stages = times[0].milliseconds
     milliseconds = {stage: float(np.median([one.milliseconds[stage] for one in times])) for stage in stages}
     peak = float(np.median([one.peak_megabytes for one in times]))
@@ -43,7 +43,7 @@ def median_of(times: Sequence[StepTimes]) -> StepTimes:
 
 @dataclass(frozen=True)
 class AtOneSize:
-    """What trainings of the same scene, Gaussians and pixels took: milliseconds a step, and memory."""
+    """Milliseconds a step, and memory, of trainings of one scene at one number of Gaussians and of pixels."""
 
     scene: str
     gaussians: int
@@ -51,15 +51,15 @@ class AtOneSize:
     height: int
     plain: float
     student: float
-    """The mean over its two kinds of steps; by default half of them have no photo."""
+    """Mean over the student's two kinds of steps; by default half of the steps are at virtual views."""
     stock: Optional[float]
-    """With the stock loss and stock Adam, where that was timed."""
+    """With the stock loss and stock Adam; None if not timed."""
     peak_megabytes: float
-    """Of the student."""
+    """Memory of the student, in 10^6 bytes."""
 
 
 def side_by_side(steps: Sequence[StepTimes]) -> list[AtOneSize]:
-    """Put the kinds of steps that were timed at one size beside each other."""
+    """Group the steps by size, with all kinds of steps of one size in one row."""
     fraction = DistilledModelConfig().virtual_fraction
     sizes: dict[tuple[str, int, int, int], dict[str, StepTimes]] = {}
     for step in steps:

@@ -1,4 +1,4 @@
-"""The time of a whole training step, as `ns-train` makes it, and where it goes."""
+"""The time of a whole training step in `ns-train`, and of the parts of a step."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from distilled_splat.splat.gaussians import Gaussians
 from distilled_splat.training.memory import Place
 
 Kind = Literal["ours", "student", "torch"]
-"""A plain step of ours, a student's with cached pseudo labels, or a plain step with the stock loss and stock Adam."""
+"""ours: a plain step. student: a student's step with cached pseudo labels. torch: with the stock loss and Adam."""
 
 COUNTS = (10_000, 50_000, 150_000)
-"""Gaussians that a capture is trained with."""
+"""Numbers of Gaussians to train a capture with."""
 VIRTUAL_VIEWS = 20
-"""Views between the cameras that a student has here; enough, as every label is there before the clock starts."""
+"""Number of virtual views of a student here; few are enough, as all pseudo labels are rendered before the timing."""
 WARM_UP = 20
-"""Steps that are not counted: kernels are read, caches filled, and all harmonics are there after these."""
+"""Number of steps before the timing, to load kernels, to fill caches, and to reach the full harmonics degree."""
 
 
 class Stopwatch:
-    """Times calls of methods by name, once they are watched."""
+    """Times the calls of watched methods."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, list[float]] = defaultdict(list)
@@ -63,7 +63,7 @@ class Stopwatch:
         self.undo.append(lambda: setattr(owner, method, original) if own else delattr(owner, method))
 
     def release(self) -> None:
-        """Leave every method as it was."""
+        """Restore all watched methods."""
         while self.undo:
             self.undo.pop()()
 
@@ -78,17 +78,17 @@ def trainer_for(
     device_type: str = "cpu",
     place: Place = "gpu",
 ) -> Any:
-    """Set up a training as `ns-train` does, silently, that writes below `output` and densifies nothing.
+    """Set up a training as `ns-train` does, without output on the screen and without densification.
 
     Args:
-        kind: what is trained.
-        parser: how the data are parsed.
+        kind: what to train.
+        parser: the dataparser.
         scale: size of the photos relative to their own.
         output: folder for the run.
         steps: length of the run.
-        teachers: of a student.
-        device_type: what it trains on, cpu or cuda.
-        place: where photos are kept.
+        teachers: the student's teachers; empty for the other kinds.
+        device_type: device to train on, cpu or cuda.
+        place: where to keep the photos.
     """
     from nerfstudio.engine.optimizers import AdamOptimizerConfig
 
@@ -110,7 +110,7 @@ def trainer_for(
     if kind == "student":
         model.teachers, model.keep_fraction, model.min_teacher_psnr = teachers, 1.0, 0.0
         model.prune_times, model.prune_stop, model.virtual_views = 1, steps - 1, VIRTUAL_VIEWS
-        # this student knows as much as its teachers: it would not look at labels
+        # this student is as good as its teachers: with the defaults it would not use pseudo labels
         model.min_teacher_advantage = model.full_overfit_gap = 0.0
     if kind == "torch":
         for group in config.optimizers.values():
@@ -132,19 +132,20 @@ def time_training(
     scale: float = 1.0,
     teachers: tuple[Path, ...] = (),
 ) -> tuple[list[StepTimes], Path]:
-    """Train for some steps and time each; return the times, and the checkpoint of what a plain training began with.
-
-    The times of a student's two kinds of steps are apart from each other.
+    """Train for some steps and time each one. The two kinds of a student's steps have separate times.
 
     Args:
-        kind: what is trained.
+        kind: what to train.
         scene: name of the scene in the result.
-        parser: how the data are parsed.
-        gaussians: given the model, returns what it is to train; it is not asked for a student.
+        parser: the dataparser.
+        gaussians: returns the first Gaussians for a given model; not called for a student.
         output: folder for the run.
-        steps: steps that count.
+        steps: number of timed steps.
         scale: size of the photos relative to their own.
-        teachers: of a student.
+        teachers: the student's teachers; empty for the other kinds.
+
+    Returns:
+        The times, and the checkpoint of the first Gaussians.
     """
     before = peak_megabytes()
     with silence(), stock_loss() if kind == "torch" else contextlib.nullcontext():
@@ -185,7 +186,7 @@ def time_training(
     whole, with_photo = np.diff(ends)[WARM_UP:], np.array(has_photo[1:])[WARM_UP:]
     stages = {}
     for label in watched:
-        times_of_stage = stopwatch.seconds[label] or [0.0] * len(ends)  # no student from a teacher gathers statistics
+        times_of_stage = stopwatch.seconds[label] or [0.0] * len(ends)  # a student of a teacher gathers no statistics
         stages[label] = np.array(times_of_stage[WARM_UP : WARM_UP + len(whole)])
     stages = {**stages, "rest": whole - sum(stages.values()), "whole step": whole}
     height, width = model.last_size
@@ -201,7 +202,7 @@ def time_training(
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Keep nerfstudio's tables and tips off the screen."""
+    """Hide nerfstudio's tables and tips."""
     from nerfstudio.utils.rich_utils import CONSOLE
 
     quiet, CONSOLE.quiet = CONSOLE.quiet, True
@@ -214,7 +215,7 @@ def silence() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stock_loss() -> Iterator[None]:
-    """Let models use splatfacto's own loss by a photo: torch's L1 and pytorch_msssim."""
+    """Make models use splatfacto's own photo loss: torch's L1 and pytorch_msssim."""
     from pytorch_msssim import SSIM
 
     from distilled_splat.training import model as splatfacto
@@ -238,11 +239,14 @@ def training_steps(
     """Time whole training steps: on random scenes, and on a capture at several counts and at twice its resolution.
 
     Args:
-        data: the capture, or None for random scenes alone.
+        data: the capture, or None for random scenes only.
         sizes: Gaussians, width and height of the random scenes.
-        compare: "torch" to time the stock loss and stock Adam, too.
-        repeats: steps that count; their median is what is given.
-        rounds: times that each training is timed, each in a process of its own; the median of these is what is given.
+        compare: "torch" to also time the stock loss and stock Adam.
+        repeats: number of timed steps.
+        rounds: number of times that each training is timed, each time in a process of its own.
+
+    Returns:
+        The medians over the steps and over the rounds.
     """
     found: list[StepTimes] = []
     folders = (f"{number}" for number in itertools.count())
@@ -272,22 +276,22 @@ def training_steps(
 
 
 def given(gaussians: Gaussians, model: Any) -> Gaussians:
-    """Return what is given, whatever the model."""
+    """Return these Gaussians for any model."""
     return gaussians
 
 
 def alone(task: Callable[..., Any], *arguments: Any) -> Any:
-    """Do something in a process of its own: what trainings leave behind in memory would slow down the next ones."""
+    """Call a function in a process of its own. Memory left behind by earlier trainings would slow it down."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
         return pool.submit(task, *arguments).result()
 
 
 def peak_megabytes() -> float:
-    """Return the most memory that this process has held so far, in 10^6 bytes.
+    """Return the largest memory of this process so far, in 10^6 bytes.
 
-    Linux gives it in /proc; what getrusage says there begins with the peak of the process that started this one.
-    Windows has no getrusage.
+    Linux reports it in /proc. getrusage would start from the peak of the parent process on Linux, and does not exist on
+    Windows.
     """
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset / 1e6

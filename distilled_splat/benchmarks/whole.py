@@ -1,4 +1,4 @@
-"""`distilled-splat bench time`: where the time of a whole `ns-train distilled-splatfacto` goes, and when it is good."""
+"""`distilled-splat bench time`: the stages of a whole `ns-train distilled-splatfacto`, and the time to good quality."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ ALL_PHOTOS = "Eval Images Metrics Dict (all images)/psnr"
 """Name under which nerfstudio logs the mean PSNR on the held-out photos."""
 LEFT_OUT = "ends of processes"
 MARGINS = (0.5, 0.1)
-"""dB below the end."""
+"""Distances below the last PSNR, in dB."""
 
 
 @dataclass(frozen=True)
 class Quality:
-    """When a training came near to its last PSNR on the held-out photos."""
+    """The step and the time at which a training came near its last PSNR on the held-out photos."""
 
     run: str
     end: float
     """PSNR after the last step, in dB."""
     margin: float
-    """How far below the end counts as near, in dB."""
+    """Distance below the end that counts as near, in dB."""
     step: int
     seconds: float
-    """By the clock since the process began, without measuring."""
+    """Wall time since the start of the process, without the time of measuring."""
     processor_seconds: float
 
 
 @dataclass
 class TimeBench:
-    """Time a whole `ns-train distilled-splatfacto` by stages, from its first import to its report."""
+    """Time the stages of a whole `ns-train distilled-splatfacto`, from its first import to its report."""
 
     output: Path = Path("time")
-    """Folder for the runs, which must not hold any yet."""
+    """Folder for the runs. It must not contain runs yet."""
     data: Optional[Path] = None
-    """A capture in nerfstudio's format; if not given, the demo's still life is made, before the clock starts."""
+    """A capture in nerfstudio's format. By default the demo's still life, made before the timing starts."""
     iterations: int = 300
-    """Steps of each teacher and of the student."""
+    """Training steps of each teacher and of the student."""
     evaluations: int = 0
-    """Times that each training measures all held-out photos: enough of them show how soon it is good."""
+    """How many times each training measures all held-out photos, to show when it reaches good quality. 0: never."""
     json: Optional[Path] = None
-    """Also write the figures to this file."""
+    """Also write the figures to this JSON file."""
 
     def run(self) -> None:
-        """Train, print the tables, and write the file if one was asked for.
+        """Train, print the tables, and write the JSON file if it is wanted.
 
         Raises:
-            ValueError: if there are runs already.
-            SystemExit: with the exit code of the training, if it fails.
+            ValueError: if the folder already contains runs.
+            SystemExit: with the exit code of the training, if the training fails.
         """
         from distilled_splat.demo.scene import make_scene
         from distilled_splat.runs.files import write_json
@@ -81,7 +81,7 @@ class TimeBench:
             write_json(self.json, figures)
 
     def command(self, scene: Path, runs: Path) -> list[str]:
-        """Return the command; one step more than asked for lets the last measurement be of the last step but one."""
+        """Return the command. With evaluations, one extra step puts the last measurement at the end of the run."""
         each = self.iterations // self.evaluations if self.evaluations else 0
         return [
             sys.executable, "-m", "nerfstudio.scripts.train", METHOD, "--data", f"{scene}", "--output-dir", f"{runs}",
@@ -92,10 +92,10 @@ class TimeBench:
 
 
 def timed(command: Sequence[str]) -> Times:
-    """Run a command to its end; return the seconds by the clock, and of the processors in it and all that it starts.
+    """Run a command to its end. Return its wall time, and the processor time of the command and its child processes.
 
     Raises:
-        SystemExit: with its exit code, if it fails.
+        SystemExit: with the command's exit code, if the command fails.
     """
     begun, before = time.time(), processor_seconds()
     code = subprocess.run(command, check=False).returncode
@@ -105,7 +105,7 @@ def timed(command: Sequence[str]) -> Times:
 
 
 def processor_seconds() -> float:
-    """Return the processors' seconds of all processes that were waited for; 0 on Windows, which does not tell."""
+    """Return the processor time of all child processes that have ended; 0 on Windows, which does not report it."""
     try:
         import resource
     except ImportError:
@@ -122,14 +122,14 @@ def teachers_of(student: Path) -> list[Path]:
 
 
 def stages_of(run: Path) -> dict[str, Times]:
-    """Return where the time of a finished run went."""
+    """Return the time of each stage of a finished run."""
     from distilled_splat.runs.record import read_record
 
     return {name: (times[0], times[1]) for name, times in read_record(run)["stages"].items()}
 
 
 def qualities(name: str, run: Path) -> list[Quality]:
-    """Return when a training came near to its end, for each margin, if it has measured twice or more."""
+    """Return when a training came near its last PSNR, for each margin; empty with fewer than two measurements."""
     from distilled_splat.evaluation.report import scalars
     from distilled_splat.runs.record import read_record
 
@@ -147,9 +147,9 @@ def qualities(name: str, run: Path) -> list[Quality]:
 
 
 def rows_of(stages: Mapping[str, Mapping[str, Times]], whole: Times) -> dict[str, dict[str, Times]]:
-    """Return the table's rows: each stage by process and in all, what lies outside of stages, all, and all but steps.
+    """Return the table's rows: each stage by process and in total, the time outside of stages, all, all but steps.
 
-    A student waits for its teachers, whose time is in their own columns: by the clock its waiting does not count.
+    A student waits for its teachers, whose times have columns of their own. The wall time of this wait does not count.
     """
     from distilled_splat.runs.stages import total
 
@@ -181,7 +181,7 @@ def print_stages(stages: Mapping[str, Mapping[str, Times]], whole: Times) -> Non
 
 
 def print_qualities(found: Sequence[Quality]) -> None:
-    """Print how soon each training is nearly as good as at its end."""
+    """Print when each training is nearly as good as at its end."""
     heads = ("run", "dB at the end", "within, dB", "step", "seconds, clock / processors")
     table = Table(*heads, title="Time to quality, each training by itself, without the time of measuring")
     for quality in found:
@@ -191,5 +191,5 @@ def print_qualities(found: Sequence[Quality]) -> None:
 
 
 def words(times: Times) -> str:
-    """Write two times."""
+    """Format two times."""
     return f"{times[0]:.1f} / {times[1]:.1f}"

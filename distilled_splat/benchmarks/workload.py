@@ -1,4 +1,4 @@
-"""What the step benchmark renders, how much arithmetic that is, and how much the processor could do."""
+"""The scene of the step benchmark, its amount of arithmetic, and the peak arithmetic of the processor."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _CHAINS = 10
 
 
 def random_scene(count: int, width: int, height: int, seed: int = 0) -> dict[str, Tensor]:
-    """Make a scene as heavy as a photo's: 35 to 44 Gaussians contribute to a pixel.
+    """Make a random scene as heavy as a photo's: 35 to 44 Gaussians contribute to a pixel.
 
-    Half of the Gaussians lie anywhere on the screen, half are heaped around its centre; they are anisotropic, of all
-    opacities, and stand in four layers of depth.
+    Half of the Gaussians are spread over the whole screen, half are concentrated around its centre. They are
+    anisotropic, have all opacities, and lie in four layers of depth.
 
     Args:
         count: Number of Gaussians.
-        width, height: Image size in pixels, to which the Gaussians' sizes are fitted.
+        width, height: Image size in pixels; the Gaussians' sizes are fitted to it.
         seed: Seed of the random numbers.
 
     Returns:
-        The arguments of `rasterization` but size and settings, by name.
+        The arguments of `rasterization` except size and settings, by name.
     """
     generator = torch.Generator().manual_seed(seed)
     focal = 0.9 * width
@@ -82,7 +82,7 @@ def _count_contributions(records: Any, pairs: Any, tile_starts: Any, width: int,
 
 
 def count_contributions(tiles: TileLists, width: int, height: int) -> int:
-    """Count the pairs of a pixel and a Gaussian that is drawn there."""
+    """Count the pairs of a pixel and a Gaussian that is drawn at it."""
     return _count_contributions(tiles.records, tiles.pairs, tiles.tile_starts, width, height)
 
 
@@ -98,7 +98,7 @@ def _multiply_add(repeats: int, numbers: Any) -> None:
 
 
 def measure_peak() -> float:
-    """Measure the fused multiply-adds that one core does, in GFLOP/s: the best of 20 runs of some milliseconds."""
+    """Measure the fused multiply-add peak of one core, in GFLOP/s: the best of 20 runs of some milliseconds."""
     numbers = np.linspace(0, 1, _CHAINS + 2 * LANES, dtype=np.float32)
     repeats, best = 300_000, math.inf
     _multiply_add(1, numbers)

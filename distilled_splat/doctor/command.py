@@ -1,4 +1,4 @@
-"""The subcommand: its options, its lines, and its exit code."""
+"""`distilled-splat doctor`: options, output and exit code."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # torch takes seconds to import, which other subcommands need not pay
+if TYPE_CHECKING:  # torch takes seconds to import; other subcommands do without it
     from distilled_splat.doctor.findings import Finding
 
 
 @dataclass
 class Doctor:
-    """See whether this machine can train students, in about a minute; the lines belong into a bug report.
+    """Check in about a minute whether this machine can train students. Include the output in a bug report.
 
-    Each line is ok, or says what to do. The exit code is 1 if the main job cannot run here.
+    Each line is ok or says what to do. The exit code is 1 if `ns-train distilled-splatfacto` cannot run here.
     """
 
     full: bool = False
-    """Also train three teachers and a student on each device, beside stock splatfacto on CUDA, and print steps per
-    second, memory and PSNR."""
+    """Also train three teachers and a student on each device, and stock splatfacto on CUDA. Prints steps per second,
+    memory and PSNR."""
     steps: int = 300
-    """Steps of each training of --full."""
+    """Training steps of each training of --full."""
     output: Path = Path("doctor-output")
     """Folder for the runs of --full."""
 
     def run(self) -> None:
-        """Look at everything, and print what is found as it is found.
+        """Check everything, and print each finding at once.
 
         Raises:
-            SystemExit: with code 1 if the main job cannot run.
+            SystemExit: with code 1 if students cannot be trained here.
         """
         from rich.console import Console
 
@@ -50,7 +50,7 @@ class Doctor:
         console.print("The main job can run here.")
 
     def findings(self) -> Iterator[Finding]:
-        """Look at machine, tools and backends, in that order."""
+        """Check machine, tools and backends, in this order."""
         from distilled_splat.doctor.backends import look_at_backends
         from distilled_splat.doctor.machine import look_at_machine, look_at_tools
 

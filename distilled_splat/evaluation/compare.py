@@ -1,4 +1,4 @@
-"""Measure a student beside its teachers on the held-out photos."""
+"""Compare a student with its teachers on the held-out photos."""
 
 from __future__ import annotations
 
@@ -33,25 +33,24 @@ DEPTH_MAPS, TEACHERS_MEAN = "depth maps", "the teachers' mean"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the comparison.
+    """One row of the comparison.
+
+    The four geometry measures are fractions of 1, and None if there is no reference for them.
 
     Attributes:
         name: what was rendered.
-        gaussians: number of Gaussians, of all teachers together for their mean.
+        gaussians: number of Gaussians; for the teachers' mean, of all teachers together.
         megabytes: size as an exported .ply, in 10^6 bytes.
-        psnr: mean over the held-out photos, in dB; NaN where there are none.
-        ssim: the same of the SSIM.
-        seconds: time that its training took; None where it is not known.
+        psnr: mean over the held-out photos, in dB; NaN if there are none.
+        ssim: mean SSIM over the held-out photos; NaN if there are none.
+        seconds: training time; None if it is not known.
         depth_error: mean relative error of the expected depth at the held-out views; see `geometry.depth_error`.
-        depth_error_beyond: the same at views that are twice as far from the nearest camera.
-        alpha_error: mean absolute error of what is covered at the held-out views.
-        floaters: the part of what is seen of it that lies where the teachers have nothing.
-        lpips_vgg: mean of the LPIPS (VGG) over the held-out photos; None where it was not measured.
-        flip: the same of FLIP.
-        photos: what was measured of each held-out photo, in their order, by name: psnr, ssim, and lpips_vgg and flip
-            if they were.
-
-    The four of the geometry are parts of 1, and None where there is nothing to measure them by.
+        depth_error_beyond: the same error at views twice as far from the nearest camera.
+        alpha_error: mean absolute error of alpha at the held-out views.
+        floaters: visible fraction of the splat that lies where the teachers have nothing; see `geometry.floaters`.
+        lpips_vgg: mean LPIPS (VGG) over the held-out photos; None if it was not measured.
+        flip: mean FLIP over the held-out photos; None if it was not measured.
+        photos: for each measure (psnr, ssim, and lpips_vgg and flip if measured) its values by photo, in order.
     """
 
     name: str
@@ -71,13 +70,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows, and pictures of some of the views that they were measured on.
+    """The rows of a comparison, and pictures of some of the held-out views.
 
     Attributes:
-        rows: one for each teacher, their mean and the student.
-        pictures: of each pictured view, the images by row name, and the photo itself, on the CPU, [H, W, 3].
-        depth_by: what depths were measured by: "depth maps" of the capture, or "the teachers' mean".
-        standard: name of the row of the standard teacher, None without teachers.
+        rows: one for each teacher, for their mean, and for the student.
+        pictures: for each pictured view the images by row name, and the photo, on the CPU, [H, W, 3].
+        depth_by: the reference of the depths: the capture's "depth maps", or "the teachers' mean".
+        standard: name of the standard teacher's row; None without teachers.
         notes: sentences on what could not be measured.
     """
 
@@ -95,17 +94,17 @@ def compare(
     data: Optional[Path] = None,
     perceptual_of: Optional[Collection[str]] = None,
 ) -> Comparison:
-    """Render every held-out view with each teacher, with their mean and with the student.
+    """Render every held-out view with each teacher, with the teachers' mean and with the student.
 
     Args:
         config_path: the student's config.yml.
-        teacher_paths: teachers; None takes those that the student was trained with.
-        pictured: number of views whose pictures are kept, at most; they are spread over the held-out views.
+        teacher_paths: teachers; None: those that the student was trained with.
+        pictured: largest number of views to keep pictures of; they are spread over the held-out views.
         data: the student's data; see `open_run`.
-        perceptual_of: names of the rows whose LPIPS and FLIP are measured, all if None; see `perceptual_measures`.
+        perceptual_of: names of the rows to measure LPIPS and FLIP of; None: all. See `perceptual_measures`.
 
     Raises:
-        ValueError: if a teacher cannot be read, the run is not one of our methods, or it holds no photos out.
+        ValueError: if a teacher cannot be read, the run is not of one of our methods, or it has no held-out photos.
     """
     run = open_run(config_path, data, teacher_paths)
     run.check_held_out()
@@ -114,7 +113,7 @@ def compare(
 
 @torch.no_grad()
 def compare_run(run: FinishedRun, pictured: int = 0, perceptual_of: Optional[Collection[str]] = None) -> Comparison:
-    """Compare the student of a run that is open; see `compare`."""
+    """Compare the student of an open run with its teachers; see `compare`."""
     teachers = teachers_of(run)
     measuring = Measuring(run, teachers, perceptual_of)
     pictures, cameras, views = [], [], []
@@ -148,12 +147,12 @@ def compare_run(run: FinishedRun, pictured: int = 0, perceptual_of: Optional[Col
 
 
 def size_of(gaussians: Gaussians) -> tuple[int, float]:
-    """Return the number of Gaussians, and their megabytes as an exported .ply."""
+    """Return the number of Gaussians, and their size as an exported .ply, in 10^6 bytes."""
     return len(gaussians), ply_megabytes(len(gaussians), gaussians.sh_degree)
 
 
 def row_of(name: str, scores: Scores, gaussians: int, megabytes: float, seconds: Optional[float]) -> Row:
-    """Return the means of what was measured of one splat."""
+    """Return one splat's row: the means of its scores."""
     mean_psnr, mean_ssim = (sum(each) / len(each) if each else math.nan for each in (scores.psnr, scores.ssim))
     return Row(
         name,
@@ -171,10 +170,10 @@ def row_of(name: str, scores: Scores, gaussians: int, megabytes: float, seconds:
 
 
 def teachers_of(run: FinishedRun) -> list[Teacher]:
-    """Read a run's teachers and bring them into its world.
+    """Read a run's teachers and move them into the run's frame.
 
     Raises:
-        ValueError: if one is not there or cannot be read.
+        ValueError: if a teacher is missing or cannot be read.
     """
     for path in run.teachers:
         if not path.expanduser().exists():
@@ -190,13 +189,13 @@ def teachers_of(run: FinishedRun) -> list[Teacher]:
 def views_further(
     run: FinishedRun, truth: TrueDepths, cameras: Sequence[Cameras], has_maps: bool
 ) -> Iterator[tuple[View, Optional[Tensor]]]:
-    """Go through views beyond the cameras, with their depth maps where the capture has some.
+    """Yield views beyond the cameras, with their depth maps if the capture has some.
 
     Args:
-        run: the run that is measured.
-        truth: its depth maps.
+        run: the run to measure.
+        truth: the capture's depth maps.
         cameras: of the held-out photos, [1] each.
-        has_maps: whether the held-out photos have depth maps; then only views that have one, too, are of use.
+        has_maps: whether the held-out photos have depth maps; if so, only views with depth maps are yielded.
     """
     if has_maps:
         data = Path(run.datamanager.config.data or run.datamanager.config.dataparser.data)
@@ -207,7 +206,7 @@ def views_further(
 
 
 def print_table(comparison: Comparison, console: Console) -> None:
-    """Print a comparison as a table, and what is known of the geometry as another."""
+    """Print a comparison as a table, and the geometry measures as another table."""
     measured = [name for name in PERCEPTUAL if any(getattr(row, name) is not None for row in comparison.rows)]
     heads = ["Gaussians", "MB (.ply)", "PSNR", "SSIM", *(TITLES[name] for name in measured), "seconds"]
     table = Table("held-out views", *heads)
@@ -228,7 +227,7 @@ def print_table(comparison: Comparison, console: Console) -> None:
 
 
 def paired_sentence(comparison: Comparison) -> Iterator[str]:
-    """Say by how much the student differs from its standard teacher, photo by photo; nothing if there is none."""
+    """Yield a sentence on the photo-by-photo difference of student and standard teacher; nothing without a teacher."""
     rows = {row.name: row for row in comparison.rows}
     if comparison.standard is not None:
         found = paired_differences([rows["student"].photos], [rows[comparison.standard].photos])
@@ -239,7 +238,7 @@ def paired_sentence(comparison: Comparison) -> Iterator[str]:
 
 
 def print_right_aligned(table: Table, console: Console) -> None:
-    """Print a table whose columns but for the first are numbers."""
+    """Print a table with all columns but the first aligned to the right."""
     for column in table.columns[1:]:
         column.justify = "right"
     console.print(table)
@@ -249,14 +248,14 @@ GEOMETRY_CAPTION = "beyond: twice as far from the cameras; floaters: seen where 
 
 
 def geometry_table(comparison: Comparison) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Return the heads of a table of what is known of the geometry, and its rows in words; no rows if nothing is."""
+    """Return the headings and the rows of the table of geometry measures; no rows if nothing was measured."""
     heads = [f"geometry, by {comparison.depth_by}", *(name.replace("_", " ") for name in GEOMETRY)]
     rows = [(row.name, *(as_percent(getattr(row, name)) for name in GEOMETRY)) for row in comparison.rows]
     return heads, [row for row in rows if any(row[1:])]
 
 
 def as_percent(part: Optional[float]) -> str:
-    """Return a part of 1 in words, nothing if it is not known."""
+    """Format a fraction of 1 as a percentage; empty if it is not known."""
     return "" if part is None else f"{100 * part:.2f} %"
 
 

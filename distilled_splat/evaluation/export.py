@@ -1,4 +1,4 @@
-"""Hand a trained splat on as a file, and say what the file costs: megabytes, and decibels on the held-out photos."""
+"""Export a trained splat, and measure the cost of each file: megabytes, and decibels on the held-out photos."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ FRAMES: dict[FrameName, str] = {
     "nerfstudio": "that of ns-export: z points up",
     "capture": "that of the recorded poses, before nerfstudio moved them",
 }
-"""Frames of exported files, and what they are, for people."""
+"""Coordinate frames of exported files, with a description for people."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """One file.
+    """One exported file.
 
     Attributes:
         kind: its format.
-        sh_degree: of the spherical harmonics in it.
-        path: where it lies.
+        sh_degree: degree of its spherical harmonics.
+        path: its path.
         megabytes: its size in 10^6 bytes.
-        psnr: of the file, read back, on the held-out photos, in dB; None where it was not measured.
-        lost: what that is below the checkpoint's, in dB.
+        psnr: PSNR of the file, read back, on the held-out photos, in dB; None if it was not measured.
+        lost: how far this PSNR is below the checkpoint's, in dB.
     """
 
     kind: str
@@ -55,7 +55,7 @@ def splat_of(config_path: Path) -> Teacher:
     """Read a run's splat.
 
     Raises:
-        ValueError: if there is no such run, or it holds no valid Gaussians.
+        ValueError: if the run does not exist, or has no valid Gaussians.
     """
     if not config_path.expanduser().exists():
         raise ValueError(
@@ -65,10 +65,10 @@ def splat_of(config_path: Path) -> Teacher:
 
 
 def move_into(splat: Teacher, frame: FrameName) -> Move:
-    """Return the move from the run's frame, nerfstudio's, in which it was trained, to a frame of files.
+    """Return the move from the run's frame (nerfstudio's, in training) to a frame of exported files.
 
     Raises:
-        ValueError: if the run has not noted how its capture was moved and scaled.
+        ValueError: if the run has not recorded how its capture was moved and scaled.
     """
     if frame != "capture":
         return UPRIGHT if frame == "upright" else torch.eye(4)[:3], 1.0
@@ -81,18 +81,18 @@ def move_into(splat: Teacher, frame: FrameName) -> Move:
 
 
 def into_frame(splat: Teacher, frame: FrameName) -> Gaussians:
-    """Return a run's Gaussians in a frame of files.
+    """Return a run's Gaussians in a frame of exported files.
 
     Raises:
-        ValueError: if the run has not noted how its capture was moved and scaled.
+        ValueError: if the run has not recorded how its capture was moved and scaled.
     """
     return splat.gaussians if frame == "nerfstudio" else moved(splat.gaussians, *move_into(splat, frame))
 
 
 def written(gaussians: Gaussians, kind: str, sh_degree: int, folder: Path, antialiased: bool) -> Exported:
-    """Write one file, whole or not at all, with no higher degree than its format can hold.
+    """Write one file, whole or not at all. The format limits the degree of the spherical harmonics.
 
-    Where the format has a place for it, the file says that it is to be rendered antialiased.
+    Formats that can do so record that the splat needs antialiased rendering.
     """
     form = FORMATS[kind]
     degree = min(sh_degree, gaussians.sh_degree, form.highest_degree)
@@ -105,12 +105,12 @@ def written(gaussians: Gaussians, kind: str, sh_degree: int, folder: Path, antia
 def measure_of(
     config_path: Path, splat: Teacher, frame: FrameName, data: Optional[Path] = None
 ) -> Callable[[Exported], Exported]:
-    """Return a function that reads a file back and measures it on the held-out photos of its run.
+    """Return a function that reads an exported file back and measures it on the run's held-out photos.
 
-    It is rendered as a viewer would that knows nothing but the file: antialiased where the file says so.
+    The file is rendered as a viewer would: antialiased only if the file says so.
 
     Raises:
-        ValueError: if the run's photos are gone, or it holds none out.
+        ValueError: if the run's photos are missing, or it has no held-out photos.
     """
     run = open_run(config_path, data, teachers=())
     run.check_held_out("export it with --no-measure")
@@ -140,16 +140,16 @@ def export(
     measure: bool,
     data: Optional[Path] = None,
 ) -> list[Exported]:
-    """Write a run's splat in some formats.
+    """Write a run's splat in several formats.
 
     Args:
         config_path: the run's config.yml.
-        folder: where to write splat.ply, splat.sog and so on.
+        folder: folder for splat.ply, splat.sog and so on.
         kinds: names of FORMATS.
-        sh_degree: degrees above this are left out.
+        sh_degree: spherical harmonics above this degree are removed.
         frame: the frame of the files.
         measure: whether to read each file back and measure it on the held-out photos.
-        data: where those are; see `open_run`.
+        data: the run's data; see `open_run`.
 
     Raises:
         ValueError: if the run cannot be read, or a format's library is missing.
@@ -172,13 +172,13 @@ def export_within(
 ) -> tuple[Exported, list[Exported]]:
     """Write the one file that loses least among those that are small enough.
 
-    Of each format the highest degree that fits is measured; a lower one of the same format would only lose more.
+    Only the highest fitting degree of each format is measured; a lower degree would lose more.
 
     Args:
-        target_megabytes: the largest size, in 10^6 bytes; the other arguments are those of `export`.
+        target_megabytes: the largest size, in 10^6 bytes. The other arguments are those of `export`.
 
     Returns:
-        The file that was kept, and all that were small enough, as they were measured.
+        The chosen file, and all files that were small enough, as measured.
 
     Raises:
         ValueError: if no file is small enough, and for the reasons of `export`.

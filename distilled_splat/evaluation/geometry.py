@@ -1,4 +1,4 @@
-"""How true a splat's geometry is: where its surfaces are, what it covers, and what floats elsewhere."""
+"""How good a splat's geometry is: the error of its depth, the error of its alpha, and its floaters."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from distilled_splat.teachers.ensemble import mean_alpha, mean_depth
 
 FLOATER_RESOLUTION = 64
 LEAST_ALPHA = 1 / 255
-"""Below it a pixel shows nothing."""
+"""A pixel with less alpha shows nothing."""
 LEAST_SHARED_ALPHA = 0.5
-"""Below it the teachers' mean depth of a pixel is not taken for true."""
+"""Where the teachers' mean alpha is smaller, their mean depth is not used as reference."""
 
 
 @dataclass(frozen=True)
 class Surfaces:
-    """What is true of a view, or taken for true.
+    """The reference for the geometry of a view.
 
     Attributes:
-        depth: along the camera's axis, world units, [H, W, 1]; 0 where it is not known or there is nothing.
-        alpha: what is covered, [H, W, 1], or None where that is not known.
+        depth: along the camera's axis, in world units, [H, W, 1]; 0 where it is unknown or empty.
+        alpha: [H, W, 1], or None if it is unknown.
     """
 
     depth: Tensor
@@ -40,12 +40,12 @@ class Surfaces:
 def depth_error(depth: Tensor, alpha: Tensor, true: Tensor) -> float:
     """Return the mean of |d - d*| / d* over the pixels whose true depth d* is known.
 
-    A pixel counts 1 at the most, and 1 where nothing is rendered. NaN if no pixel's depth is known.
+    A pixel counts at most 1, and exactly 1 if nothing is rendered there. NaN if no pixel has a known depth.
 
     Args:
         depth: expected depth d, [H, W, 1].
-        alpha: what is covered, [H, W, 1].
-        true: d*, in the same units as d, [H, W, 1]; 0 where it is not known.
+        alpha: rendered alpha, [H, W, 1].
+        true: d*, in the same units as d, [H, W, 1]; 0 where it is unknown.
     """
     known = true > 0
     relative = ((depth - true).abs() / true.clamp_min(1e-12)).clamp_max(1)
@@ -59,7 +59,7 @@ def alpha_error(alpha: Tensor, true: Tensor) -> float:
 
 
 def mean_surfaces(renders: Sequence[Rendered]) -> Surfaces:
-    """Return the mean of several renders' surfaces: alphas on average, depths weighted by them."""
+    """Return the mean surfaces of several renders: the mean alpha, and the mean depth weighted by alpha."""
     alpha = mean_alpha(renders)
     depth, _ = mean_depth(renders)
     return Surfaces(torch.where(alpha >= LEAST_SHARED_ALPHA, depth, torch.zeros_like(depth)), alpha)
@@ -67,13 +67,14 @@ def mean_surfaces(renders: Sequence[Rendered]) -> Surfaces:
 
 @torch.no_grad()
 def is_afloat(gaussians: Gaussians, references: Sequence[Gaussians]) -> Tensor:
-    """Tell which Gaussians lie where the references have none, boolean [N].
+    """Return which Gaussians lie where the references have none, boolean [N].
 
-    A place is a voxel of a grid of 64 along each side of the first reference's bulk, with the 26 voxels around it.
+    A Gaussian is afloat if its voxel and the 26 voxels around it have no Gaussian of a reference. The grid has 64
+    voxels along each side of the first reference's bulk.
 
     Args:
         gaussians: the splat.
-        references: its teachers, in the same world.
+        references: its teachers, in the same frame.
     """
     grid = VoxelGrid.around(references[0].means, FLOATER_RESOLUTION)
     cells = torch.cat([grid.cells(reference.means) for reference in references]).unique(dim=0)
@@ -86,15 +87,15 @@ def is_afloat(gaussians: Gaussians, references: Sequence[Gaussians]) -> Tensor:
 
 
 def floaters(gaussians: Gaussians, references: Sequence[Gaussians], views: Iterable[View], antialiased: bool) -> float:
-    """Return the part of what some views show of a splat that lies where the references have nothing.
+    """Return the visible fraction of a splat that lies where the references have nothing.
 
-    What a view shows of a Gaussian is its blending weight, summed over the pixels: a large Gaussian that is hidden or
-    hardly opaque does not count for more than is seen of it.
+    A Gaussian counts by its blending weight, summed over the pixels of all views. So a large Gaussian that is hidden or
+    nearly transparent counts little.
 
     Args:
         gaussians: the splat.
-        references: its teachers, in the same world.
-        views: from where it is looked at.
+        references: its teachers, in the same frame.
+        views: the views that count.
         antialiased: see `render`.
     """
     shown = torch.stack([blending_weights(gaussians, view, antialiased) for view in views]).sum(dim=0)
@@ -102,6 +103,6 @@ def floaters(gaussians: Gaussians, references: Sequence[Gaussians], views: Itera
 
 
 def mean_or_none(values: Iterable[float]) -> Optional[float]:
-    """Return the mean of the numbers among some values, None if there is no number."""
+    """Return the mean of the values that are numbers; None if there are none."""
     numbers = [value for value in values if not math.isnan(value)]
     return sum(numbers) / len(numbers) if numbers else None

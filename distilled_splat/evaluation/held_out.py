@@ -1,4 +1,4 @@
-"""Open a finished run, and the photos that it held out."""
+"""Open a finished run with its held-out photos."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ TRAIN_WITH_HELD_OUT = (
 
 @dataclass(frozen=True)
 class HeldOut:
-    """One photo that no training step has seen.
+    """One held-out photo.
 
     Attributes:
-        place: its number among the held-out photos.
-        camera: nerfstudio's, of shape [1].
-        view: its camera as the rasterizers take it.
+        place: its index among the held-out photos.
+        camera: its camera in nerfstudio's form, of shape [1].
+        view: its camera in the rasterizers' form.
         photo: its colours over `background`, [H, W, 3].
         alpha: its alpha, [H, W, 1]; None if it has none.
-        background: the colour that the model renders over in evaluation, [3].
+        background: the model's background colour in evaluation, [3].
     """
 
     place: int
@@ -52,11 +52,11 @@ class FinishedRun:
 
     Attributes:
         folder: the run's folder.
-        config: its config.yml.
+        config: the content of its config.yml.
         model: the model, in evaluation mode.
         datamanager: nerfstudio's datamanager.
         record: our record of the run.
-        teachers: where its teachers are, as far as that is known.
+        teachers: paths of its teachers, as far as they are known.
     """
 
     folder: Path
@@ -67,13 +67,13 @@ class FinishedRun:
     teachers: tuple[Path, ...]
 
     def check_held_out(self, instead: str = TRAIN_WITH_HELD_OUT) -> None:
-        """Refuse to measure where there is nothing to measure on.
+        """Refuse a run that has no held-out photos to measure on.
 
         Args:
-            instead: what to do.
+            instead: advice at the end of the error message.
 
         Raises:
-            ValueError: if the run holds no photos out.
+            ValueError: if the run has no held-out photos.
         """
         if len(self.datamanager.eval_dataset) == 0:
             raise ValueError(
@@ -81,7 +81,7 @@ class FinishedRun:
             )
 
     def held_out(self) -> Iterator[HeldOut]:
-        """Go through the held-out photos."""
+        """Yield the held-out photos."""
         background = self.model._get_background_color()
         for place, (camera, batch) in enumerate(self.datamanager.fixed_indices_eval_dataloader):
             image = self.model.get_gt_img(batch["image"])
@@ -90,20 +90,20 @@ class FinishedRun:
 
     @torch.no_grad()
     def rendered(self, view: View, depth: bool = False) -> Rendered:
-        """Render what the model sees of a view."""
+        """Render a view with the model."""
         antialiased = self.model.config.rasterize_mode == "antialiased"
         return render(self.model.gaussians(), view, antialiased=antialiased, depth=depth)
 
     def image(self, held: HeldOut) -> Tensor:
-        """Render what the model sees where a photo was held out, [H, W, 3]."""
+        """Render the model at the camera of a held-out photo, [H, W, 3]."""
         return self.rendered(held.view).over(held.background)
 
     @torch.no_grad()
     def mean_psnr(self, draw: Callable[[HeldOut], Tensor]) -> float:
-        """Return the mean PSNR over the held-out photos, in dB, of what `draw` makes of each, [H, W, 3].
+        """Return the mean PSNR of the images [H, W, 3] that `draw` returns for the held-out photos, in dB.
 
         Raises:
-            ValueError: if the run holds no photos out.
+            ValueError: if the run has no held-out photos.
         """
         self.check_held_out()
         values = [psnr(draw(held), held.photo) for held in self.held_out()]
@@ -111,17 +111,17 @@ class FinishedRun:
 
 
 def open_run(config_path: Path, data: Optional[Path] = None, teachers: Optional[Sequence[Path]] = None) -> FinishedRun:
-    """Open a run of one of our methods with its data, wherever its folder has been moved to.
+    """Open a run of one of our methods with its data, also if the run and its data were moved together.
 
-    The config.yml is read as nerfstudio reads it, which can run code: open your own runs only.
+    nerfstudio's way to read config.yml can run code: open your own runs only.
 
     Args:
         config_path: the run's config.yml.
-        data: its data; None looks where it was in training, and then in the same place beside the run.
-        teachers: its teachers; None looks for those that it was trained with, in the same two places.
+        data: the run's data; None: at their path in training, or at the same place relative to the run.
+        teachers: its teachers; None: those that it was trained with, at one of these two places.
 
     Raises:
-        ValueError: if there is no such run, it is of another method, or its photos are gone.
+        ValueError: if the run does not exist or is of another method, or its photos are missing.
     """
     from nerfstudio.utils.eval_utils import eval_setup  # it imports all methods, which takes seconds
 

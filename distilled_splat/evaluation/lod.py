@@ -1,4 +1,4 @@
-"""Levels of detail of students of several sizes: how far each is from the largest, chunk by chunk, and the files."""
+"""Levels of detail from students of several sizes: their files, and each chunk's error against the largest student."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from distilled_splat.splat.streamed_sog import Account, alike, write_streamed_so
 from distilled_splat.teachers.reading import Teacher, read_teacher
 
 DISTANCE = 4.0
-"""Of the cameras from a chunk's middle, in radii of the sphere around it."""
+"""Distance of the cameras from a chunk's middle, in radii of the sphere around the chunk."""
 SMALLEST, LARGEST = 32, 256
-"""Pixels across a chunk's pictures: as many as the root of its Gaussians, and within these."""
+"""Width of a chunk's pictures in pixels: the square root of its number of Gaussians, within these limits."""
 ANOTHER_SCENE = 1.0
-"""A level whose error is not below that of a black picture shows something else."""
+"""A level with at least this error shows another scene; a black picture has this error."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """One level of detail, as it was written.
+    """One level of detail, as written.
 
     Attributes:
-        path: what it was read from.
-        gaussians: how many.
-        chunks: how many it has.
-        megabytes: of its files, in 10^6 bytes.
-        error: sum of the squared differences from the largest level, over that of the largest level's squares.
+        path: the splat's path.
+        gaussians: number of Gaussians.
+        chunks: number of chunks.
+        megabytes: size of its files, in 10^6 bytes.
+        error: sum of the squared differences from the largest level, over the sum of the largest level's squares.
     """
 
     path: Path
@@ -54,16 +54,16 @@ class Level:
 
 
 def write_levels(paths: Sequence[Path], folder: Path, most: int, frame: FrameName) -> list[Level]:
-    """Write a streamed SOG of splats of one scene, from the largest to the smallest.
+    """Write splats of one scene as a streamed SOG, from the largest to the smallest.
 
     Args:
-        paths: run folders or exported files. Files must be in one frame; runs are brought into `frame`.
-        folder: where to write; there must be nothing yet.
-        most: Gaussians of the largest splat in a chunk.
-        frame: of runs, as `export` takes it.
+        paths: run folders or exported files. All files must be in one frame; runs are moved into `frame`.
+        folder: folder to write; it must be new or empty.
+        most: largest number of Gaussians in a chunk, at the largest splat.
+        frame: frame for the splats of runs, as in `export`.
 
     Raises:
-        ValueError: if a splat cannot be read, two are of one size, one shows another scene, or the folder is not empty.
+        ValueError: if a splat cannot be read, two have one size, one shows another scene, or the folder is not empty.
     """
     check_library(FORMATS["sog"])
     if len(paths) < 2 or most < 1:
@@ -79,7 +79,7 @@ def write_levels(paths: Sequence[Path], folder: Path, most: int, frame: FrameNam
     tree = cut(levels, most)
     accounts, errors = account_for([level.to(device) for level in levels], list(chunks_of(tree)))
     for splat, error in zip(read, errors):
-        if not error < ANOTHER_SCENE:  # not: NaN is not below
+        if not error < ANOTHER_SCENE:  # this form also catches NaN
             raise ValueError(
                 f"{splat.path} does not show what {read[0].path} shows: its pictures differ by {error:.2f} of these. "
                 "Give splats of one scene, all in one frame."
@@ -100,16 +100,16 @@ def write_levels(paths: Sequence[Path], folder: Path, most: int, frame: FrameNam
 
 
 def in_file_frame(splat: Teacher, frame: FrameName) -> Gaussians:
-    """Return a run's Gaussians in a frame of files, and a file's as they are."""
+    """Return a run's Gaussians in a frame of exported files, or a file's Gaussians unchanged."""
     return splat.gaussians if splat.is_export else into_frame(splat, frame)
 
 
 def account_for(levels: Sequence[Gaussians], chunks: Sequence[Chunk]) -> tuple[list[Account], list[float]]:
     """Measure every level of every chunk against the first level.
 
-    A chunk's levels are pictured alone from six sides. A level's error is the sum of the squared differences of colours
-    and opacities from the first level's, over the sum of that level's squares. As PlayCanvas wants it, a level has no
-    less error than a finer one, and one without Gaussians counts as black.
+    Each chunk is rendered alone from six sides. A level's error is the sum of the squared differences of colours and
+    opacities from the first level, over the sum of the first level's squares. PlayCanvas requires that a coarser level
+    has no smaller error than a finer one. A level without Gaussians counts as black.
 
     Returns:
         An account of each chunk, and the errors of whole levels.
@@ -129,19 +129,19 @@ def account_for(levels: Sequence[Gaussians], chunks: Sequence[Chunk]) -> tuple[l
 
 
 def ratio(difference: float, squares: float) -> float:
-    """Return an error; what differs from nothing is wholly wrong."""
+    """Return an error: the difference over the squares. Any difference from an empty chunk is an error of 1."""
     return difference / squares if squares > 0 else float(difference > 0)
 
 
 def box_of(gaussians: Gaussians) -> tuple[Tensor, Tensor]:
-    """Return the least and the greatest corner [3] of a box around ellipsoids of one standard deviation."""
+    """Return the smallest and the largest corner [3] of a box around ellipsoids of one standard deviation."""
     turns = normalized_quat_to_rotmat(normalize(gaussians.quats, dim=-1))
     reach = (turns * gaussians.log_scales.exp()[:, None, :]).norm(dim=-1)
     return (gaussians.means - reach).amin(dim=0), (gaussians.means + reach).amax(dim=0)
 
 
 def sums_of(parts: Sequence[Gaussians], low: Tensor, high: Tensor) -> list[float]:
-    """Sum the squares by which a chunk's levels differ from the first in pictures, and at the end the first's."""
+    """Return the sum of squared differences of each level from the first, in pictures; last, the sum of its squares."""
     centre, radius = (low + high) / 2, float((high - low).norm()) / 2
     size = int(min(max(len(parts[0]) ** 0.5, SMALLEST), LARGEST))
     views = views_around(size, low.device)
@@ -151,7 +151,7 @@ def sums_of(parts: Sequence[Gaussians], low: Tensor, high: Tensor) -> list[float
 
 
 def in_unit(gaussians: Gaussians, centre: Tensor, radius: float) -> Gaussians:
-    """Shift and scale Gaussians so that what was a sphere is the unit sphere."""
+    """Shift and scale Gaussians so that a sphere becomes the unit sphere."""
     radius = max(radius, 1e-12)
     return replace(
         gaussians,
@@ -161,7 +161,7 @@ def in_unit(gaussians: Gaussians, centre: Tensor, radius: float) -> Gaussians:
 
 
 def pictured(gaussians: Gaussians, views: Sequence[View]) -> Tensor:
-    """Return colours and opacities in front of black from all views, [V, H, W, 4]; of nothing they are zero."""
+    """Render colours and opacities over black from all views, [V, H, W, 4]; zeros without Gaussians."""
     if len(gaussians) == 0:
         return gaussians.means.new_zeros(len(views), views[0].height, views[0].width, 4)
     with torch.no_grad():
@@ -170,7 +170,7 @@ def pictured(gaussians: Gaussians, views: Sequence[View]) -> Tensor:
 
 
 def views_around(size: int, device: torch.device) -> list[View]:
-    """Return cameras that look at the unit sphere from six sides, and see it whole in square pictures."""
+    """Return cameras that show the whole unit sphere from six sides, in square pictures."""
     focal = size / 2 * (DISTANCE**2 - 1) ** 0.5
     K = torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]], device=device)
     views = []

@@ -1,4 +1,4 @@
-"""LPIPS (VGG): how different two images look, by the features of a network (Zhang et al. 2018, version 0.1)."""
+"""LPIPS (VGG): how different two images look, from a network's features (Zhang et al. 2018, version 0.1)."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torch.nn.functional import conv2d, max_pool2d, relu_
 from distilled_splat.evaluation.lpips_weights import STAGES, VggWeights, read_weights
 
 COARSEST = 2 ** (len(STAGES) - 1)
-"""Pixels along the side of a cell of the last stage."""
+"""Side of a cell of the last stage, in pixels."""
 MARGIN = 112
-"""Rows beyond a strip that its features depend on: 105, rounded up to whole cells of the last stage."""
+"""Rows beyond a strip that influence its features: 105, rounded up to whole cells of the last stage."""
 PIXELS_AT_ONCE = 1 << 20
-"""Pixels of a strip without its margins. An image of two million pixels takes one and a half gigabytes."""
+"""Pixels of a strip without its margins. An image of two million pixels needs one and a half gigabytes."""
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-"""Of images in [-1, 1], by channel: what LPIPS gives to the network is (image - shift) / scale."""
+"""By channel, for images in [-1, 1]: the network's input is (image - shift) / scale."""
 
 
 @cache
 def lpips_on(device: torch.device) -> Lpips:
-    """Return the metric with its weights on a device; they are read once in a process.
+    """Return the metric with its weights on a device. A process reads the weights once.
 
     Raises:
-        ValueError: if there are no weights; with what to do.
+        ValueError: if the weights are missing; the message says what to do.
     """
     return Lpips(read_weights(), device)
 
@@ -45,14 +45,14 @@ class Lpips:
 
     @torch.no_grad()
     def distances(self, photo: Tensor, images: Sequence[Tensor]) -> list[float]:
-        """Return the distance of each image from a photo; NaN where they are smaller than the network can see.
+        """Return the distance of each image from a photo; NaN for images that are too small for the network.
 
-        Large images are gone through in strips. The strips overlap by what features depend on, so the result is that of
-        the whole image.
+        Large images are processed in strips. The strips overlap by the margin that influences their features, so the
+        result equals that of the whole image.
 
         Args:
             photo: [H, W, 3], in [0, 1].
-            images: the same.
+            images: images like the photo.
         """
         height, width = photo.shape[:2]
         if min(height, width) < COARSEST:
@@ -70,7 +70,7 @@ class Lpips:
         return totals.tolist()
 
     def features(self, image: Tensor) -> Iterator[Tensor]:
-        """Go through the stages' outputs for an image [H, W, 3] in [0, 1], [C, h, w], each pixel's of length 1."""
+        """Yield each stage's output [C, h, w] for an image [H, W, 3] in [0, 1], of length 1 at each pixel."""
         layer = (2 * image.permute(2, 0, 1) - 1 - self.shift) / self.scale
         for stage, convolutions in enumerate(self.stages):
             if stage > 0:
@@ -81,7 +81,7 @@ class Lpips:
 
 
 def strips(height: int, width: int) -> Iterator[tuple[int, int]]:
-    """Go through strips of an image, first row and that after the last; all but the last end with whole cells."""
+    """Yield the first row and the end of each strip. All strips but the last consist of whole cells."""
     count = math.ceil(height * width / PIXELS_AT_ONCE)
     rows = math.ceil(height / count / COARSEST) * COARSEST
     for first in range(0, height, rows):

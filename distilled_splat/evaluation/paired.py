@@ -1,4 +1,4 @@
-"""How sure a difference is: photo by photo, with a 95 % interval."""
+"""How certain a difference is: its mean over the photos, with a 95 % interval."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Optional
 
 CONFIDENCE = 0.95
 TITLES = {"psnr": "PSNR", "ssim": "SSIM", "lpips_vgg": "LPIPS (VGG)", "flip": "FLIP"}
-"""What is measured of each photo, and what tables call it."""
+"""The measures of each photo, and their titles in tables."""
 DIGITS = {"psnr": 2, "ssim": 4, "lpips_vgg": 4, "flip": 4}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean of differences photo by photo.
+    """The mean of differences, photo by photo.
 
     Attributes:
         mean: of the differences.
-        margin: half of the interval's width; None for a single photo.
+        margin: half the width of the interval; None for a single photo.
         photos: number of photos.
     """
 
@@ -29,22 +29,22 @@ class Difference:
     photos: int
 
     def words(self, name: str) -> str:
-        """Return mean and margin in words, with the digits that tables give this measure."""
+        """Format mean and margin with the number of digits that tables use for this measure."""
         digits = DIGITS[name]
         margin = "" if self.margin is None else f" ± {self.margin:.{digits}f}"
         return f"{self.mean:+.{digits}f}{margin}"
 
 
 def paired_difference(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> Optional[Difference]:
-    """Return by how much we measure more than they do, over the photos; None where the photos are not the same.
+    """Return the mean difference of our values from theirs over the photos; None if the photos are not the same.
 
-    The runs' values of a photo are averaged first; then the differences d_i of the n photos have mean m and sample
-    standard deviation s, and the interval is Student's, m ± t s / sqrt(n) with the quantile t of n - 1 degrees of
-    freedom. A photo that was not measured (NaN) in any of the runs is left out.
+    First, the values of each photo are averaged over the runs. The differences d_i of the n photos have mean m and
+    sample standard deviation s. The interval is Student's: m ± t s / sqrt(n), with the quantile t of n - 1 degrees of
+    freedom. A photo that is NaN in any run is left out.
 
     Args:
-        ours: of each run, what was measured of each photo.
-        theirs: the same.
+        ours: for each of our runs, the values by photo.
+        theirs: for each of their runs, the values by photo.
     """
     from scipy.special import stdtrit
 
@@ -67,8 +67,8 @@ def paired_differences(
     """Return the difference of each measure that all runs have; see `paired_difference`.
 
     Args:
-        ours: of each run, by the measure's name what was measured of each photo.
-        theirs: the same.
+        ours: for each of our runs, the values by photo, by name of the measure.
+        theirs: the same for their runs.
     """
     runs = [*ours, *theirs]
     names = [name for name in runs[0] if all(name in run for run in runs)] if runs else []

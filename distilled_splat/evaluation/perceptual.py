@@ -1,4 +1,4 @@
-"""What measures how different two images look: LPIPS (VGG), and FLIP where flip-evaluator is installed."""
+"""Measures of how different two images look: LPIPS (VGG), and FLIP if flip-evaluator is installed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from distilled_splat.evaluation.lpips import lpips_on
 
 
 class Measure(Protocol):
-    """How different images look from a photo."""
+    """A measure of how different images look from a photo."""
 
     def distances(self, photo: Tensor, images: Sequence[Tensor]) -> list[float]:
-        """Return the distance of each image [H, W, 3] from a photo of its size, all in [0, 1]."""
+        """Return the distance of each image from a photo; all [H, W, 3], in [0, 1]."""
         ...
 
 
@@ -24,7 +24,7 @@ class Flip:
     """Mean FLIP (Andersson et al. 2020) of images shown at 67 pixels per degree of view; needs flip-evaluator."""
 
     def distances(self, photo: Tensor, images: Sequence[Tensor]) -> list[float]:
-        """Return the distance of each image [H, W, 3] from a photo of its size, all in [0, 1]."""
+        """Return the distance of each image from a photo; all [H, W, 3], in [0, 1]."""
         from flip_evaluator import evaluate  # type: ignore[import-not-found]
 
         reference = photo.cpu().numpy()
@@ -32,10 +32,10 @@ class Flip:
 
 
 def perceptual_measures(device: torch.device) -> tuple[dict[str, Measure], list[str]]:
-    """Return the measures that can be had by their names, and a sentence if LPIPS cannot.
+    """Return the available measures by name, and a sentence if LPIPS is not available.
 
     Args:
-        device: that of the images.
+        device: the device of the images.
     """
     found: dict[str, Measure] = {}
     notes = []

@@ -1,4 +1,4 @@
-"""One labelled picture that sets photos, renders and errors side by side."""
+"""One labelled picture of photos, renders and errors side by side."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from distilled_splat.evaluation.compare import Comparison
 
 PICTURED_VIEWS = 3
-"""Rows of a picture of a student, at most."""
+"""Largest number of rows of a picture of a student."""
 _GAP = 4
 _PAPER, _INK = (255, 255, 255), (30, 30, 30)
 
 
 def error_map(a: np.ndarray, b: np.ndarray, gain: float = 4.0) -> np.ndarray:
-    """Show the absolute difference of two pictures as heat, black where they agree.
+    """Return the absolute difference of two pictures as heat, black where they agree.
 
     Args:
         a: picture in 0..1, [..., 3].
         b: picture of the same shape.
-        gain: the mean difference over the channels is multiplied by this; white-yellow is 1 and more.
+        gain: factor on the mean difference over the channels; a product of 1 or more is white-yellow.
 
     Returns:
-        sRGB heat, float32 of the pictures' shape.
+        sRGB heat, float32, of the pictures' shape.
     """
     from distilled_splat.ops.heat import error_picture
 
@@ -36,15 +36,15 @@ def error_map(a: np.ndarray, b: np.ndarray, gain: float = 4.0) -> np.ndarray:
 
 
 def comparison_picture(columns: list[tuple[str, np.ndarray]], path: Path) -> None:
-    """Write pictures as a table: one labelled column per kind, one row per view.
+    """Write pictures as a table: a labelled column for each kind, a row for each view.
 
     Args:
-        columns: for each column its label and its pictures in 0..1, [V, H, W, 3] or, for a single view,
-            [H, W, 3]; all of one shape.
-        path: file to write; its ending says the format.
+        columns: for each column its label and its pictures in 0..1, [V, H, W, 3], or [H, W, 3] for a single view; all
+            of one shape.
+        path: file to write; its ending sets the format.
 
     Raises:
-        ValueError: there are no columns, or their shapes differ or are not those of pictures.
+        ValueError: if there are no columns, or their shapes differ or are not those of pictures.
     """
     shapes = [np.shape(pictures) for _, pictures in columns]
     if not shapes or len(set(shapes)) > 1 or len(shapes[0]) not in (3, 4) or shapes[0][-1] != 3:
@@ -73,11 +73,11 @@ def comparison_picture(columns: list[tuple[str, np.ndarray]], path: Path) -> Non
 
 
 def student_picture(comparison: Comparison, path: Path) -> None:
-    """Write photo, first teacher, student and the student's error for the views that a comparison pictures.
+    """Write photo, first teacher, student and the student's error for each pictured view of a comparison.
 
     Args:
-        comparison: what `compare` measured, with `pictured` views.
-        path: file to write; its ending says the format.
+        comparison: the result of `compare` with `pictured` views.
+        path: file to write; its ending sets the format.
     """
     chosen = comparison.pictures
     names = [*[name for name in chosen[0] if name.endswith("teacher")][:1], "student"]

@@ -1,4 +1,4 @@
-"""A run's report: one HTML file with everything in it, to be read offline, kept beside the run or sent to somebody."""
+"""A run's report: one self-contained HTML file that works offline."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CURVES = {
     "structural loss": "Train Loss Dict/structure_loss",
     "Gaussians": "Train Metrics Dict/gaussian_count",
 }
-"""Titles of the training curves, and the names under which nerfstudio logs them."""
+"""Titles of the training curves, and nerfstudio's names for them in tensorboard."""
 
 
 def write_report(
@@ -45,15 +45,15 @@ def write_report(
 
     Args:
         config_path: the run's config.yml.
-        results_path: results.json of `distilled-splat bench quality`, whose rows of the same scene are shown, too.
-        output: file to write; report.html in the run's folder if None.
-        data: the run's data, and its teachers; see `open_run`.
-        teachers: see `data`.
+        results_path: results.json of `distilled-splat bench quality`; the report also shows its rows of the same scene.
+        output: file to write; None: report.html in the run's folder.
+        data: the run's data; see `open_run`.
+        teachers: the run's teachers; see `open_run`.
         perceptual_of: see `compare`.
-        most_megabytes: of the splats that the page shows from anywhere; see `splats_of`.
+        most_megabytes: largest size of the splats in the page; see `splats_of`.
 
     Returns:
-        The file.
+        The path of the report.
 
     Raises:
         ValueError: if the run or the results cannot be read.
@@ -70,7 +70,7 @@ def write_report_of(
     perceptual_of: Optional[Collection[str]] = None,
     most_megabytes: float = MOST_MEGABYTES,
 ) -> Path:
-    """Write the report of a run that is open; see `write_report` and `compare`."""
+    """Write the report of an open run; see `write_report` and `compare`."""
     comparison = compare_run(run, PICTURED_VIEWS, perceptual_of)
     scene = Path(str(run.config.data or run.datamanager.config.data or run.folder.parents[1])).name
     controls = [row for row in controls if row["scene"] == scene]
@@ -107,11 +107,11 @@ def write_report_of(
 
 
 def report_of_trainer(trainer: Any) -> Path:
-    """Write the report of a training that has just come to its end, with the model that is there.
+    """Write the report of a training that has just ended, with its model.
 
-    Without LPIPS, which on a CPU takes a second and a half a picture: `distilled-splat report` measures it.
+    This report leaves out LPIPS, which takes 1.5 seconds a picture on a CPU. `distilled-splat report` measures it.
     """
-    trainer.flush_logs()  # the curves are read from them
+    trainer.flush_logs()  # the report reads its curves from the logs
     pipeline = trainer.pipeline
     record = {**read_record(trainer.base_dir), "seconds": trainer.seconds_trained()}
     teachers = tuple(map(Path, record.get("teachers", ())))
@@ -126,26 +126,26 @@ def report_of_trainer(trainer: Any) -> Path:
 
 
 def control_name(row: dict[str, Any]) -> str:
-    """Name a row of the quality benchmark as its table does."""
+    """Return a row's name as in the table of the quality benchmark."""
     size = "" if row["fraction"] is None else f", {100 * row['fraction']:g} %"
     return f"{row['row']}{size}, seed {row['seed']}"
 
 
 def commands(run: FinishedRun) -> list[str]:
-    """Return the command of the run, and those of its teachers where they are known."""
+    """Return the command of the run, and of each teacher if it is known."""
     folders = [run.folder, *run.teachers]
     records = [read_record(folder if folder.is_dir() else folder.parent) for folder in folders]
     return list(dict.fromkeys(record["command"] for record in records if isinstance(record.get("command"), str)))
 
 
 def versions(run: FinishedRun) -> dict[str, str]:
-    """Return the versions of what computes here, and the device."""
+    """Return the versions of the software, and the device."""
     found = {name: metadata.version(name) for name in PACKAGES}
     return {**found, "Python": platform.python_version(), "device": f"{run.model.device}, {platform.machine()}"}
 
 
 def curves(run: FinishedRun) -> dict[str, list[Series]]:
-    """Return the training curves that the run and its teachers have logged to tensorboard, by their title."""
+    """Return the training curves of the run and of its teachers from tensorboard's files, by title."""
     runs = {"student": run.folder}
     for path in run.teachers:
         runs[f"{read_record(path).get('variant', path.name)} teacher"] = path
@@ -157,7 +157,7 @@ def curves(run: FinishedRun) -> dict[str, list[Series]]:
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return what a run's tensorboard files hold: by name, steps and values; of a repeated step the latest."""
+    """Return all numbers in a run's tensorboard files: steps and values by name. A repeated step keeps the latest."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     found: dict[str, dict[int, float]] = {}

@@ -1,4 +1,4 @@
-"""The report as a page: table, plots and pictures in one HTML file that fetches nothing."""
+"""The report's page: table, plots and pictures in one HTML file that loads nothing else."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Row = tuple[str, int, float, float, float, Optional[float], Optional[float]]
 JPEG_QUALITY = 88
 WIDEST_PICTURE = 960
 MOST_POINTS = 400
-"""Points of a curve; more cannot be told apart on a page."""
+"""Largest number of points in a curve; more points would look the same."""
 FEW_POINTS = 40
-"""Curves of fewer points show each."""
+"""A curve with fewer points than this has a marker at each point."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the page says in words: names, the run's length, the commands and the versions that made it."""
+    """Texts of the page: names, the length of the run, and the commands and versions that produced it."""
 
     scene: str
     method: str
@@ -44,7 +44,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Table:
-    """A table in words: the heads of its columns, its rows (none: the page leaves it out), and what it means."""
+    """A table of texts: headings, rows (without rows the page leaves the table out), and an explanation."""
 
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -53,7 +53,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Series:
-    """One curve: its name, and its (step, value) pairs."""
+    """One curve: its name and its (step, value) pairs."""
 
     name: str
     values: Sequence[tuple[int, float]]
@@ -68,17 +68,17 @@ def page(
     geometry: Table,
     splats: Optional[Mapping[str, Any]] = None,
 ) -> str:
-    """Put the report together.
+    """Return the whole page as HTML.
 
     Args:
-        facts: the words.
-        rows: name, Gaussians, megabytes, PSNR, SSIM, LPIPS (VGG) and seconds of training of everything that was
-            measured; PSNR and SSIM are NaN where no photos were held out, LPIPS is None where it was not measured.
+        facts: the texts.
+        rows: for everything measured: name, Gaussians, megabytes, PSNR, SSIM, LPIPS (VGG) and seconds of training. PSNR
+            and SSIM are NaN without held-out photos; LPIPS is None if it was not measured.
         points: the rate-distortion plot.
         curves: training curves by title.
-        views: for each pictured view the pictures by name, `photo` and `student` among them, in [0, 1], [H, W, 3].
-        geometry: what is known of the geometry.
-        splats: what shows them from anywhere, as `report_splats.splats_of` returns it; the page leaves out None.
+        views: for each pictured view its pictures by name, including `photo` and `student`, in [0, 1], [H, W, 3].
+        geometry: the geometry measures.
+        splats: the splats for the 3D view, from `report_splats.splats_of`; None: without a 3D view.
     """
     shown = [shown_row(*row) for row in rows]
     pictured: dict[str, Any] = {}
@@ -91,7 +91,7 @@ def page(
             "beside": next((name for name in ("mean of teachers", "photo") if name in names), names[0]),
             "aspect": width / height,
         }
-    # all that is put into the page is escaped, but for the plots, which are our own
+    # all texts are escaped except the plots, which are our own
     environment = Environment(loader=PackageLoader("distilled_splat", "evaluation"), autoescape=True)
     return environment.get_template("report.html.jinja").render(
         facts=facts,
@@ -115,7 +115,7 @@ def shown_row(
     lpips: Optional[float],
     seconds: Optional[float],
 ) -> dict[str, Any]:
-    """Return a row by the names of its columns; what was not measured is empty."""
+    """Return a row by the names of its columns. Values that were not measured are empty."""
     time = "" if seconds is None else f"{seconds:,.0f}"
     sizes = {"name": name, "gaussians": gaussians, "megabytes": megabytes}
     looks = {"psnr": measured(psnr, 2), "ssim": measured(ssim, 4), "lpips": "" if lpips is None else f"{lpips:.4f}"}
@@ -123,12 +123,12 @@ def shown_row(
 
 
 def measured(value: float, digits: int) -> str:
-    """Return a measured number, or nothing if it is NaN."""
+    """Format a number; empty for NaN."""
     return "" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def svg(figure: Any) -> str:
-    """Return a figure as an element of the page."""
+    """Return a figure as an SVG element."""
     content = io.StringIO()
     figure.savefig(content, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
     text = content.getvalue()
@@ -136,7 +136,7 @@ def svg(figure: Any) -> str:
 
 
 def rate_distortion(points: Points) -> str:
-    """Plot PSNR over megabytes."""
+    """Plot PSNR against megabytes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.4))
@@ -154,7 +154,7 @@ def rate_distortion(points: Points) -> str:
 
 
 def curve_plot(title: str, series: Sequence[Series]) -> str:
-    """Plot some curves over the steps."""
+    """Plot curves against the training step."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 3))
@@ -171,7 +171,7 @@ def curve_plot(title: str, series: Sequence[Series]) -> str:
 
 
 def data_uri(picture: np.ndarray) -> str:
-    """Return a picture in [0, 1], [H, W, 3], as a JPEG in a URI."""
+    """Return a picture in [0, 1], [H, W, 3], as a data URI with a JPEG."""
     image = Image.fromarray(np.round(255 * picture).astype(np.uint8))
     image.thumbnail((WIDEST_PICTURE, WIDEST_PICTURE))
     content = io.BytesIO()

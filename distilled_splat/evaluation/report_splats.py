@@ -1,4 +1,4 @@
-"""What shows splats from anywhere in a report: the student, its first teacher, first cameras, and a viewer."""
+"""The 3D view of a report: the student, its first teacher, the first cameras, and a viewer."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from distilled_splat.splat.gaussians import Gaussians
 from distilled_splat.teachers.reading import read_teacher
 
 MOST_MEGABYTES = 8.0
-"""Splats of more than this, as .spz files, are left out of a report; a page holds a third more of text."""
+"""Largest size of a report's splats as .spz files. As text in the page they take a third more."""
 FORMAT = FORMATS["spz"]
 
 
 def splats_of(run: FinishedRun, most_megabytes: float = MOST_MEGABYTES) -> Optional[dict[str, Any]]:
-    """Return the splats of a run for its page, as JSON's types.
+    """Return a run's splats for the report's page, as JSON's types.
 
-    The teacher is left out where the two are too large together, and all where the student alone is, where nobody has
-    held a photo out, or where the extra `export`, which writes .spz, is not installed.
+    Teacher and student are included if both together are small enough, otherwise the student alone. The result is None
+    if the student is too large, there are no held-out photos, or the extra `export`, which writes .spz, is missing.
 
     Args:
         run: the run.
-        most_megabytes: of the .spz files together, in 10^6 bytes.
+        most_megabytes: largest size of the .spz files together, in 10^6 bytes.
 
     Returns:
         `viewer` (gzipped JavaScript), `splats` (name, whether antialiased, .spz), both in base64, `cameras` (see
@@ -42,7 +42,7 @@ def splats_of(run: FinishedRun, most_megabytes: float = MOST_MEGABYTES) -> Optio
     found = [("student", run.model.gaussians().detach(), antialiased)]
     if run.teachers:
         teacher = read_teacher(run.teachers[0])
-        if not teacher.is_export:  # of others the frame is to be found out first
+        if not teacher.is_export:  # the frame of an exported file is not known here
             found.append((f"{teacher.variant} teacher", teacher.gaussians, teacher.antialiased))
     splats, left = [], most_megabytes * 1e6
     for name, gaussians, mode in found:
@@ -73,9 +73,9 @@ def text_of(content: bytes) -> str:
 
 
 def camera_of(view: View, gaussians: Gaussians) -> dict[str, Any]:
-    """Return a camera as three.js has it: `eye` and `target` [3], and `fov` from edge to edge, upright, in degrees.
+    """Return a camera in three.js's form: `eye` and `target` [3], and the vertical field of view `fov` in degrees.
 
-    The target is as far away as the Gaussians before the camera are in the median, so that one turns about them.
+    The target is at the median distance of the Gaussians in front of the camera, so that the camera turns around them.
     """
     viewmat = view.viewmat.detach().cpu().double()
     eye, look = -viewmat[:3, :3].T @ viewmat[:3, 3], viewmat[2, :3]
@@ -86,7 +86,7 @@ def camera_of(view: View, gaussians: Gaussians) -> dict[str, Any]:
 
 
 def before(view: View, gaussians: Gaussians) -> Tensor:
-    """Return the depths of the Gaussians whose centres are in the middle half of a picture, [M]."""
+    """Return the depths of the Gaussians with centres in the middle half of a picture, [M]."""
     x, y, depth = ((gaussians.means @ view.viewmat[:3, :3].T + view.viewmat[:3, 3]) @ view.K.T).unbind(dim=1)
     inside = (depth > 0) & ((x / depth - view.width / 2).abs() < view.width / 4)
     return depth[inside & ((y / depth - view.height / 2).abs() < view.height / 4)]

@@ -1,4 +1,4 @@
-"""results.json of the quality benchmark: read, and added to by one command after the other."""
+"""results.json of the quality benchmark: reads it, and adds the results of further commands."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any
 from distilled_splat.runs.words import type_and_words
 
 GEOMETRY = ("depth_error", "depth_error_beyond", "alpha_error", "floaters")
-"""What is measured of the geometry, by the names of `compare.Row`; results of older versions lack it."""
+"""Names of the geometry measures in `compare.Row`; results of older versions lack them."""
 PERCEPTUAL = ("lpips_vgg", "flip")
-"""What says how different images look, by the same names, where it was measured; titled by `paired.TITLES`."""
+"""Names of the perceptual measures in `compare.Row`, if measured; their titles are in `paired.TITLES`."""
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
     """Read the measurements of the quality benchmark.
 
     Raises:
-        ValueError: if it is not such a file.
+        ValueError: if the file is not a results.json.
     """
     return read_file(path)["results"]
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """Read results.json, whose measurements have all that a table needs.
+    """Read results.json, and check that its measurements have everything that a table needs.
 
     Raises:
-        ValueError: if it is not such a file.
+        ValueError: if the file is not a results.json.
     """
     wanted = {
         "scene": str, "row": str, "seed": int, "gaussians": int, "megabytes": (int, float),
@@ -46,14 +46,14 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def carried_over(path: Path, setting: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the setting with the scenes that were measured before, and the measurements that were made in it.
+    """Return the setting extended by earlier scenes, and the earlier measurements that are still valid.
 
-    Measurements of another setting (steps, versions, machine), and those of a scene whose files have changed since, are
-    left out: they cannot stand in one table with the new ones.
+    Measurements in another setting (steps, versions, machine), or of a scene whose files have changed, are left out,
+    because one table cannot mix them with new ones.
 
     Args:
         path: results.json of an earlier command.
-        setting: today's.
+        setting: the current setting.
 
     Raises:
         ValueError: if the file is not a results.json.
@@ -70,7 +70,7 @@ def carried_over(path: Path, setting: dict[str, Any]) -> tuple[dict[str, Any], l
 
 
 def with_result(results: Sequence[dict[str, Any]], result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Add a measurement in place of an earlier one of the same kind, by scene (as first measured) and size."""
+    """Add a measurement. It replaces one of the same kind. Results are sorted by scene, oldest first, and size."""
     identity = ("scene", "row", "fraction", "seed")
     others = [other for other in results if any(other[name] != result[name] for name in identity)]
     scenes = list(dict.fromkeys(item["scene"] for item in [*results, result]))

@@ -1,4 +1,4 @@
-"""The true depth of a capture's views, where it has depth maps, and views that are further from its cameras."""
+"""The true depth of a capture's views, if it has depth maps, and views further away than its cameras."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from torch import Tensor
 from distilled_splat.ops.views import View, view_of
 
 BEYOND_KEY = "views_beyond"
-"""Where transforms.json has views away from all cameras, with their true depth; the demo's scenes do."""
+"""Entry of transforms.json for views away from all cameras, with true depth. The demo's scenes have such views."""
 
 
 def read_depth(path: Path, unit: float, view: View) -> Optional[Tensor]:
-    """Read a depth map as nerfstudio does (an image of integers, or .npy), at a view's size, [H, W, 1].
+    """Read a depth map (an image of integers, or .npy) as nerfstudio does, at a view's size, [H, W, 1].
 
     Args:
         path: the file.
         unit: world units in one step of the file.
-        view: its camera.
+        view: the view's camera.
 
     Returns:
-        Depth in world units, 0 where it is not known; None if the file cannot be read.
+        Depth in world units, 0 where it is unknown; None if the file cannot be read.
     """
     try:
         values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.asarray(Image.open(path))
@@ -40,18 +40,18 @@ def read_depth(path: Path, unit: float, view: View) -> Optional[Tensor]:
 
 
 class TrueDepths:
-    """The depth maps of a capture, as far as it has some."""
+    """The depth maps of a capture."""
 
     def __init__(self, dataset: Any, scene: Any) -> None:
-        """Look for them.
+        """Find the depth maps.
 
         Args:
-            dataset: nerfstudio's, of the held-out photos.
+            dataset: nerfstudio's dataset of the held-out photos.
             scene: the dataparser's outputs of the training photos, with the transform and the scale.
         """
         metadata = dataset.metadata or {}
         lens = dataset.cameras.distortion_params
-        # the datamanager straightens photos, and not depth maps
+        # the datamanager undistorts photos, but not depth maps
         is_pinhole = lens is None or not bool(lens.any())
         self.files: Sequence[Path] = (metadata.get("depth_filenames") or ()) if is_pinhole else ()
         self.transform, self.scale = scene.dataparser_transform, float(scene.dataparser_scale)
@@ -62,11 +62,11 @@ class TrueDepths:
         return read_depth(Path(self.files[place]), self.unit, view) if place < len(self.files) else None
 
     def beyond(self, data: Path, camera: Cameras) -> Iterator[tuple[View, Tensor]]:
-        """Go through the views beyond the cameras that transforms.json has a depth map of.
+        """Yield the views beyond the cameras for which transforms.json has a depth map.
 
         Args:
             data: the capture's folder.
-            camera: one of the capture, of shape [1], whose lens they share.
+            camera: a camera of the capture, of shape [1]; the views share its lens.
         """
         try:
             content = json.loads((data / "transforms.json").read_text(encoding="utf8"))
@@ -88,7 +88,7 @@ class TrueDepths:
 
 
 def twice_as_far(camera: Cameras, others: Cameras) -> View:
-    """Return a camera's view from twice as far from the nearest other camera, looking the same way.
+    """Return a view in a camera's direction from twice the distance to the nearest other camera.
 
     Args:
         camera: of shape [1].

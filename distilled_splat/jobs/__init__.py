@@ -1,4 +1,4 @@
-"""Commands in order: a graph of jobs, and the engines that run it in slots of this machine or on a Ray cluster.
+"""Runs commands in order: a graph of jobs, and engines that run it on this machine or on a Ray cluster.
 
-It uses `runs` for the stopping of processes, and knows nothing of splats.
+It uses `runs` to stop processes, and knows nothing about splats.
 """

@@ -1,4 +1,4 @@
-"""Run the command of one job in a process of its own."""
+"""Runs the command of one job in a process of its own."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from distilled_splat.runs.processes import PARENT_VARIABLE
 
 
 def start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a job, with its output appended to its log.
+    """Start a job, and append its output to its log.
 
-    The process has a session of its own (on Windows a process group), so that Ctrl-C reaches only the one who started
-    it, and stops by itself, saved, when that one is gone.
+    The process has a session of its own (on Windows a process group), so Ctrl-C reaches only its parent process. If the
+    parent is gone, the process saves and stops.
 
     Args:
-        job: what to run.
-        environment: variables to set beside those of this process.
+        job: the job to run.
+        environment: variables to set in addition to those of this process.
     """
-    # passive: idle OpenMP threads would take the cores from the rasterizer
+    # idle OpenMP threads that spin would take the cores from the rasterizer
     variables = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **environment, PARENT_VARIABLE: str(os.getpid())}
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("ab") as log:
@@ -34,18 +34,18 @@ def start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
 
 
 def ask_to_stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask a process that `start` has started to save and stop; on Windows SIGTERM would end it at once."""
+    """Ask a process that `start` has started to save and stop. On Windows SIGTERM would end it at once."""
     ctrl_break = getattr(signal, "CTRL_BREAK_EVENT", None)
     if ctrl_break is None:
         return process.terminate()
     try:
         process.send_signal(ctrl_break)
-    except OSError:  # there is no console that could pass it on
+    except OSError:  # there is no console to pass the request on
         process.terminate()
 
 
 def last_words(job: Job, lines: int = 12) -> str:
-    """Return the end of a job's log, empty if there is none."""
+    """Return the end of a job's log; empty if there is no log."""
     try:
         return "\n".join(job.log.read_text(encoding="utf8", errors="replace").strip().splitlines()[-lines:]).strip()
     except OSError:

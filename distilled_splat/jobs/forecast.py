@@ -1,4 +1,4 @@
-"""How long a graph of jobs takes, by simulation."""
+"""Forecasts by simulation how long a graph of jobs takes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from distilled_splat.jobs.graph import Job, Schedule
 def simulated(
     jobs: Sequence[Job], seconds: Mapping[str, float], slots: int, done: Collection[str] = ()
 ) -> dict[str, tuple[float, float]]:
-    """Return when each job begins and ends if the engines' schedule is run by a clock that takes no time.
+    """Return when each job would begin and end, in seconds from now, by simulating the engines' schedule.
 
     Args:
         jobs: the graph.
-        seconds: how long each job takes, by its name.
-        slots: how many run at a time.
-        done: names of the jobs that are done already; they are not in the answer.
+        seconds: duration of each job, by its name.
+        slots: number of jobs that run at a time.
+        done: names of finished jobs; they are left out of the result.
     """
     schedule = Schedule(jobs, done)
     running: list[tuple[float, str]] = []
@@ -35,5 +35,5 @@ def simulated(
 
 
 def makespan(times: Mapping[str, tuple[float, float]]) -> float:
-    """Return the end of the last job, 0 if there is none."""
+    """Return the end of the last job; 0 without jobs."""
     return max((end for _, end in times.values()), default=0.0)

@@ -1,4 +1,4 @@
-"""Jobs that need each other, and which of them may start: no processes, no clock."""
+"""Jobs that depend on each other, and which of them may start. This module has no processes and no clock."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Job:
-    """One command that leaves something behind, by which it is known to be done.
+    """One command with a result on disk that shows whether the job is done.
 
     Attributes:
-        name: what it is called, once in a graph.
-        argv: the command, as arguments of the Python interpreter of whoever runs it.
-        log: file that its output is appended to; a training reports its progress in the same folder.
-        done: tells whether what the job leaves is there; picklable, and cheap.
-        needs: names of the jobs that must be done before it.
-        steps: training steps, by which the time that is left is estimated; 0 where the job does not count.
+        name: name of the job, unique in the graph.
+        argv: the command, as arguments of the Python interpreter.
+        log: file for its output; a training reports its progress in the same folder.
+        done: returns whether the result exists; picklable and fast.
+        needs: names of the jobs that must be done first.
+        steps: training steps, for the estimate of the time left; 0 if the job does not count.
     """
 
     name: str
@@ -32,21 +32,21 @@ class Job:
 
 
 class State(Enum):
-    """What has become of a job."""
+    """The state of a job."""
 
     WAITING = "waiting"
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
     BLOCKED = "blocked"
-    """Something that it needs has failed."""
+    """A job that it needs has failed."""
 
 
 def in_order(jobs: Sequence[Job]) -> list[Job]:
-    """Return the jobs so that each comes after what it needs, and otherwise in the order given.
+    """Return the jobs with each job after those that it needs, and otherwise in the given order.
 
     Raises:
-        ValueError: if two jobs have one name, a job needs one that is not there, or jobs need each other in a circle.
+        ValueError: if two jobs have one name, a job needs a missing job, or jobs need each other in a circle.
     """
     by_name = {job.name: job for job in jobs}
     if len(by_name) < len(jobs):
@@ -74,7 +74,7 @@ def in_order(jobs: Sequence[Job]) -> list[Job]:
 
 
 def dependents_of(jobs: Iterable[Job]) -> dict[str, list[str]]:
-    """Return, by the name of each job, the names of those that need it."""
+    """Return, by the name of each job, the names of the jobs that need it."""
     found: dict[str, list[str]] = {job.name: [] for job in jobs}
     for job in jobs:
         for need in dict.fromkeys(job.needs):
@@ -83,9 +83,9 @@ def dependents_of(jobs: Iterable[Job]) -> dict[str, list[str]]:
 
 
 def unnecessary(jobs: Sequence[Job], done: Collection[str]) -> set[str]:
-    """Return the names of the jobs that need not run: those that are done, and those that only done jobs need.
+    """Return the names of the jobs that need not run: finished jobs, and jobs that only finished jobs need.
 
-    So that what is in between may be removed when the ends of the graph are there.
+    So intermediate results may be deleted once the final results exist.
     """
     dependents = dependents_of(jobs)
     found: set[str] = set()
@@ -97,15 +97,15 @@ def unnecessary(jobs: Sequence[Job], done: Collection[str]) -> set[str]:
 
 
 class Schedule:
-    """Which jobs may start, told which have ended. The earlier a job stands in the graph, the earlier it starts."""
+    """Tells which job may start next, given which jobs have ended. Earlier jobs in the graph start first."""
 
     def __init__(self, jobs: Sequence[Job], done: Collection[str] = (), keep_going: bool = True) -> None:
-        """Begin with some jobs done.
+        """Start with some jobs done.
 
         Args:
             jobs: the graph.
-            done: names of the jobs that are done already.
-            keep_going: whether a failure stops only what depends on it, or all that has not begun.
+            done: names of the finished jobs.
+            keep_going: whether a failure stops only the jobs that depend on it, or all jobs that have not started.
 
         Raises:
             ValueError: if the jobs are not a graph.
@@ -131,17 +131,17 @@ class Schedule:
             heapq.heappush(self._free, self._place[name])
 
     def next_job(self) -> Job | None:
-        """Return the job to start next, or None if there is none now."""
+        """Return the job to start next, or None if no job may start now."""
         return self.jobs[self._names[self._free[0]]] if self._free else None
 
     def begin(self, name: str) -> None:
-        """Note that a job, the one that `next_job` named, has been started."""
+        """Record that the job from `next_job` has been started."""
         assert self._free and self._names[self._free[0]] == name
         heapq.heappop(self._free)
         self.states[name] = State.RUNNING
 
     def end(self, name: str, succeeded: bool) -> None:
-        """Note how a running job has ended."""
+        """Record how a running job has ended."""
         assert self.states[name] is State.RUNNING
         if not succeeded:
             self.states[name] = State.FAILED

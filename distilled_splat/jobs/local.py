@@ -1,4 +1,4 @@
-"""The local engine: one process for each slot of this machine."""
+"""The local engine: one process in each slot of this machine."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from distilled_splat.jobs.graph import Job, Schedule
 from distilled_splat.runs.processes import interrupts_call
 
 Slot = Mapping[str, str]
-"""A place for one job: the environment variables that confine it to its device or its threads."""
+"""A place for one job: environment variables that restrict the job to a device or a number of threads."""
 SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class Watcher(Protocol):
-    """Who is told what an engine does."""
+    """An observer of an engine."""
 
     def begun(self, job: Job) -> None:
         """A job has been started."""
 
     def look(self) -> None:
-        """Some time has passed."""
+        """Some time has passed; called again and again."""
 
     def ended(self, job: Job, code: int) -> None:
-        """A job has ended with this exit code, 0 if and only if what it was to leave is there."""
+        """A job has ended with this exit code; 0 if and only if its result exists."""
 
 
 def gpu_slots(devices: Sequence[str], count: Optional[int] = None) -> list[Slot]:
-    """Return slots on GPUs: one for each, or as many as are asked for, dealt round.
+    """Return slots on GPUs: one for each GPU, or `count` slots distributed over the GPUs in turn.
 
     Args:
-        devices: what CUDA_VISIBLE_DEVICES calls them.
+        devices: names of the GPUs in CUDA_VISIBLE_DEVICES.
         count: number of slots.
     """
     return [{"CUDA_VISIBLE_DEVICES": devices[place % len(devices)]} for place in range(count or len(devices))]
 
 
 def cpu_slots(threads: int, count: int) -> list[Slot]:
-    """Return slots that share the threads of a machine as evenly as they can, at least one each."""
+    """Return slots that share the threads of a machine as evenly as possible, with at least one thread each."""
     shares = [threads // count + (place < threads % count) for place in range(count)]
     return [{"OMP_NUM_THREADS": str(max(share, 1))} for share in shares]
 
 
 def machine_slots(device_type: str, threads: int, count: Optional[int] = None) -> list[Slot]:
-    """Return the slots of this machine: a GPU each, or one for the whole CPU, unless a number is asked for.
+    """Return the slots of this machine. By default one for each GPU, or one for the whole CPU.
 
     Args:
-        device_type: cuda, cpu, or another kind of which there is one.
+        device_type: cuda, cpu, or another kind of device, of which the machine has one.
         threads: threads that the jobs on a CPU share.
         count: number of slots.
 
@@ -72,17 +72,17 @@ def machine_slots(device_type: str, threads: int, count: Optional[int] = None) -
 
 
 def run_local(schedule: Schedule, slots: Sequence[Slot], watcher: Watcher) -> Optional[str]:
-    """Run a schedule to its end, a job in each slot at a time.
+    """Run a schedule to its end, one job at a time in each slot.
 
-    On Ctrl-C or SIGTERM the jobs that run are told to stop, and are waited for.
+    On Ctrl-C or SIGTERM, ask the running jobs to stop, and wait for them.
 
     Args:
-        schedule: which jobs to run; it is told what becomes of them.
-        slots: where they may run.
-        watcher: told of each beginning and end, and in between.
+        schedule: the jobs; records how they end.
+        slots: the slots to run in.
+        watcher: informed of each start and end, and regularly in between.
 
     Returns:
-        The signal that stopped it, or None if all was run that could be.
+        The name of the signal that stopped the engine, or None if every job that could run has run.
     """
     running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}
     reasons: list[str] = []
@@ -104,7 +104,7 @@ def run_local(schedule: Schedule, slots: Sequence[Slot], watcher: Watcher) -> Op
                         schedule.begin(job.name)
                         watcher.begun(job)
                 if reasons and not told:
-                    told = True  # once: a second signal would keep a training from saving
+                    told = True  # only once: a second signal would keep a training from saving
                     terminate(running)
                 if not running:
                     return reasons[0] if reasons else None

@@ -1,8 +1,8 @@
-"""The Ray engine: each job is a task on whichever node of a cluster has room for it.
+"""The Ray engine: each job is a task on a node of a cluster that has room for it.
 
-Ray is told what may start by the same schedule as the local engine. Run folders lie on storage that all nodes see under
-one path: what a job has done is known by what it left there, and a job whose node was lost resumes on another from
-its last checkpoint.
+The local engine's schedule decides which job starts next. All nodes must see the run folders at the same path: the
+result in the folder shows whether a job is done, and a job whose node was lost resumes on another node from its last
+checkpoint.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ SECONDS_TO_ANSWER = 10
 
 @dataclass(frozen=True)
 class Resources:
-    """What a job reserves on a node.
+    """The resources that a job reserves on a node.
 
     Attributes:
-        gpus: number of GPUs; a part of one lets several jobs share it.
-        cpus: number of processors, and of threads that the job computes with.
+        gpus: number of GPUs; with a fraction, several jobs share a GPU.
+        cpus: number of processors, and of the job's computing threads.
     """
 
     gpus: float
     cpus: int
 
     def fit(self, nodes: list[dict[str, Any]]) -> int:
-        """Return how many jobs these nodes, as `ray.nodes()` lists them, have room for at a time."""
+        """Return how many jobs fit on these nodes (from `ray.nodes()`) at a time."""
         return sum(self._fit_in(node["Resources"]) for node in nodes if node["Alive"])
 
     def _fit_in(self, resources: dict[str, float]) -> int:
@@ -50,20 +50,20 @@ class Resources:
 
 
 class JobStopped(Exception):
-    """A job was ended from outside, and is worth another try."""
+    """A job was stopped from outside; it can be retried."""
 
 
 def run_job(job: Job, environment: dict[str, str]) -> int:
-    """Run a job in a process on this node and return its exit code, 0 if and only if what it leaves is there.
+    """Run a job in a process on this node. Return its exit code; 0 if and only if its result exists.
 
     Raises:
-        JobStopped: if a signal ended it, or it stopped itself, saved, for lack of its parent.
+        JobStopped: if a signal ended the job, or the job saved and stopped because its parent was gone.
     """
     if job.done():
         return 0
     process = start(job, environment)
     try:
-        while process.poll() is None:  # a wait would not notice that Ray cancels the task
+        while process.poll() is None:  # `wait` would not notice that Ray cancels the task
             time.sleep(SECONDS_BETWEEN_LOOKS)
     finally:
         if process.poll() is None:
@@ -79,31 +79,31 @@ def run_job(job: Job, environment: dict[str, str]) -> int:
 
 
 class Cluster:
-    """A connection to a running cluster, or a Ray of this machine's own for as long as this context lasts."""
+    """A connection to a running cluster, or a Ray on this machine that lives as long as this context."""
 
     def __init__(self, address: Optional[str] = None) -> None:
         """Choose a cluster.
 
         Args:
-            address: of a running cluster, as `ray start` prints it; None takes RAY_ADDRESS, or else this machine.
+            address: address of a running cluster, as `ray start` prints it; None: $RAY_ADDRESS, or else this machine.
         """
         self.address = address
         self.ours = False
 
     def __enter__(self) -> Cluster:
-        """Connect.
+        """Connect to the cluster, or start Ray.
 
         Raises:
-            ValueError: if there is no cluster at the address, or none can be started.
+            ValueError: if no cluster answers at the address, or Ray cannot be started.
         """
         host, _, port = (self.address or "").rpartition(":")
         try:
-            if port.isdigit():  # Ray itself would try for minutes
+            if port.isdigit():  # Ray would try for minutes
                 socket.create_connection((host, int(port)), SECONDS_TO_ANSWER).close()
             if not ray.is_initialized():
                 ray.init(address=self.address, log_to_driver=False, configure_logging=False)
                 self.ours = True
-        except Exception as error:  # of Ray some are of no class of their own
+        except Exception as error:  # some errors of Ray are plain exceptions
             if self.address is None:
                 raise ValueError(f"Ray could not be started on this machine: {words_of(error)}") from error
             raise ValueError(
@@ -117,10 +117,10 @@ class Cluster:
             ray.shutdown()
 
     def room(self, resources: Resources) -> int:
-        """Return how many jobs the cluster has room for at a time.
+        """Return how many jobs fit on the cluster at a time.
 
         Raises:
-            ValueError: if there is not room for one.
+            ValueError: if not a single job fits.
         """
         room = resources.fit(ray.nodes())
         if room == 0:
@@ -136,19 +136,19 @@ class Cluster:
         return room
 
     def run(self, schedule: Schedule, resources: Resources, retries: int, watcher: Watcher) -> Optional[str]:
-        """Run a schedule to its end, as many jobs at a time as the cluster has room for, and one that waits.
+        """Run a schedule to its end. Submit as many jobs at a time as fit on the cluster, and one more.
 
-        The one that waits shows an autoscaler that there is more to do. On Ctrl-C or SIGTERM the jobs that run are told
-        to stop, and are waited for.
+        The additional job waits, which shows an autoscaler that there is more work. On Ctrl-C or SIGTERM, ask the
+        running jobs to stop, and wait for them.
 
         Args:
-            schedule: which jobs to run; it is told what becomes of them.
-            resources: what each job reserves.
-            retries: how often a job is tried again when its node or its process was lost.
-            watcher: told of each beginning and end, and in between.
+            schedule: the jobs; records how they end.
+            resources: the resources that each job reserves.
+            retries: how many times to retry a job whose node or process was lost.
+            watcher: informed of each start and end, and regularly in between.
 
         Returns:
-            The signal that stopped it, or None if all was run that could be.
+            The name of the signal that stopped the engine, or None if every job that could run has run.
         """
         again: Any = [JobStopped]
         task = ray.remote(
@@ -181,7 +181,7 @@ class Cluster:
 
 
 def exit_code(reference: Any, job: Job) -> int:
-    """Return the exit code of a job whose task has ended; if it was lost for good, note that in its log."""
+    """Return the exit code of a job whose task has ended. If the task is lost, append this to the job's log."""
     try:
         return ray.get(reference)
     except TaskCancelledError:

@@ -1,5 +1,5 @@
-"""A run folder: whole, resumable, of one owner.
+"""Run folders: every file is whole, every run can resume, and one process at a time writes.
 
-Files are written beside and renamed, checkpoints are data and never code, a record tells what a run is, a lock keeps
-other processes out, and faults are told in one sentence. It uses nothing else of this package.
+Files are written beside their place and renamed. Checkpoints are read as data, never as code. A record describes each
+run, a lock keeps other processes out, and a fault ends in one sentence. It uses nothing else of this package.
 """

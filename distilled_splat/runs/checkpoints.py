@@ -1,4 +1,4 @@
-"""Read and write nerfstudio's checkpoints safely: tensors only, and never half a file."""
+"""Reads and writes nerfstudio's checkpoints safely: tensors only, and never half a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 LONGEST_PICKLE = 1 << 21
-"""Bytes; the list of tensors in a checkpoint of splatfacto has about 10 thousand."""
+"""Bytes. The list of tensors in a checkpoint of splatfacto has about 10 thousand."""
 
 
 def allow_numpy_scalars() -> None:
@@ -31,18 +31,18 @@ def allow_numpy_scalars() -> None:
 
 
 def numpy_scalar(dtype: np.dtype, data: bytes) -> np.generic:
-    """Rebuild a pickled NumPy number; NumPy's own function makes a value of any size out of no data at all."""
+    """Rebuild a pickled NumPy number. NumPy's own function can make a huge value out of no data."""
     return np.frombuffer(data, dtype, count=1)[0]
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
-    """Load a checkpoint as data on the CPU; nothing in it is ever run, and it takes no more memory than it is long.
+    """Load a checkpoint as data on the CPU, without running any code in it.
 
-    The tensors are views of the file, so that those that nobody looks at, such as moments, are not even read: copy
-    what is to outlive the file.
+    The memory is limited by the length of the file. The tensors are views of the file, so unused ones (such as Adam's
+    moments) are never read. Copy tensors that must outlive the file.
 
     Raises:
-        ValueError: if the file cannot be read as a checkpoint of plain tensors and numbers.
+        ValueError: if the file is not a checkpoint of plain tensors and numbers.
     """
     allow_numpy_scalars()
     try:
@@ -57,12 +57,12 @@ def load_tensors(path: Path) -> dict[str, Any]:
 
 
 def refuse_inflation(path: Path) -> None:
-    """Refuse an archive that makes more of itself than the file holds; torch itself never compresses.
+    """Refuse an archive that unpacks to more bytes than the file has; torch never compresses.
 
     Raises:
         ValueError: if its members unpack to more, if its pickle is longer than that of any checkpoint, or if the
-            pickle calls a built-in: torch lets bytearray(10 ** 11) pass.
-        zipfile.BadZipFile: if it is not an archive; torch's older format declares sizes that nothing vouches for.
+            pickle calls a built-in: torch accepts bytearray(10 ** 11).
+        zipfile.BadZipFile: if the file is not an archive. The sizes in torch's older format cannot be checked.
     """
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
@@ -80,7 +80,7 @@ def refuse_inflation(path: Path) -> None:
 
 
 def checkpoint_step(path: Path) -> int:
-    """Return the training step in a checkpoint's name (`step-000002999.ckpt`), or -1 if it has none."""
+    """Return the training step in a checkpoint's name (`step-000002999.ckpt`), or -1 if the name has no step."""
     digits = path.stem.removeprefix("step-")
     return int(digits) if digits.isdecimal() else -1
 
@@ -92,10 +92,10 @@ def latest_checkpoint(folder: Path) -> Optional[Path]:
 
 
 def save_tensors(content: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint as torch does.
+    """Write a checkpoint in torch's format.
 
     Raises:
-        OSError: if it cannot be written; torch itself hides that behind a RuntimeError.
+        OSError: if the file cannot be written; torch would raise a RuntimeError that hides the reason.
     """
     try:
         with path.open("wb") as file:

@@ -1,4 +1,4 @@
-"""Faults that end a training, each told in one sentence: a disk that takes nothing more, NaN and infinities."""
+"""Faults that end a training, each reported in one sentence: write errors of the disk, NaN and infinities."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REFUSED_WRITES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EA
 
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """Tell in one sentence that the system refuses to write into an output folder.
+    """Within this context, report a failed write to an output folder in one sentence.
 
     Raises:
         SystemExit: instead of the OSError of a full, read-only or forbidden disk.
@@ -34,7 +34,7 @@ def writing_to(folder: Path) -> Iterator[None]:
 
 
 def is_elsewhere(error: OSError, folder: Path) -> bool:
-    """Tell whether an error speaks of a file that lies in another place than a folder or the folders above it."""
+    """Return whether an error is about a file outside a folder and the folders above it."""
     if not isinstance(error.filename, (str, Path)):
         return False
     path, folder = Path(error.filename).absolute(), folder.absolute()
@@ -42,7 +42,7 @@ def is_elsewhere(error: OSError, folder: Path) -> bool:
 
 
 def not_finite(losses: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> Optional[str]:
-    """Name the first loss or parameter of the Gaussians that is NaN or infinite, and return None if all are finite."""
+    """Name the first loss, or parameter of the Gaussians, that has NaN or infinity; None if all are finite."""
     for name, loss in losses.items():
         value = float(loss.detach().sum())
         if not math.isfinite(value):
@@ -56,5 +56,5 @@ def not_finite(losses: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -
 
 
 def all_finite(tensor: Tensor) -> bool:
-    """Tell whether all numbers are finite, by the least and the largest; `isfinite` takes as much memory again."""
+    """Return whether all numbers are finite, from the minimum and the maximum; `isfinite` needs twice the memory."""
     return tensor.numel() == 0 or all(bool(end.isfinite()) for end in torch.aminmax(tensor.detach()))

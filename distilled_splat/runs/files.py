@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and small files of somebody else's."""
+"""Writes files that are whole or absent, and reads small files from strangers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def write_beside(path: Path, write: Callable[[Path], object], scratch: Optional[
     """Write a file so that it is whole or absent: `write` fills a temporary file, which is then renamed to `path`.
 
     Args:
-        path: the file that is to be there in the end; its folder is made.
+        path: the final file; its folder is made.
         write: called with the path of the temporary file.
-        scratch: folder of the temporary file, on the same file system; `path`'s own folder if None.
+        scratch: folder of the temporary file, on the same file system; None: the folder of `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = (scratch or path.parent) / f".{path.name}.{os.getpid()}.part"
@@ -30,12 +30,12 @@ def write_beside(path: Path, write: Callable[[Path], object], scratch: Optional[
 
 
 def replace(source: Path, target: Path) -> None:
-    """Rename a file over another one.
+    """Rename a file so that it replaces another one.
 
-    Windows refuses that while anybody reads the other one, so it is tried again for a second.
+    Windows refuses this while a process reads the other file, so this function retries for a second.
 
     Raises:
-        OSError: if it cannot be renamed.
+        OSError: if the file cannot be renamed.
     """
     for seconds in SECONDS_BETWEEN_TRIES:
         try:
@@ -56,17 +56,17 @@ def write_json(path: Path, content: object) -> None:
 
 
 LONGEST_TEXT = 1 << 24
-"""Characters; a config.yml has about 10 thousand, a record 30 per photo."""
+"""Characters. A config.yml has about 10 thousand, a record about 30 per photo."""
 
 
 def read_text(path: Path) -> str:
-    """Read a small text file of somebody else's.
+    """Read a small text file from a stranger.
 
     Raises:
-        OSError: if it cannot be read.
-        ValueError: if it is not text, or not small.
+        OSError: if the file cannot be read.
+        ValueError: if the file is not text, or too long.
     """
-    if not path.is_file():  # a pipe would never end
+    if not path.is_file():  # reading a pipe would never end
         raise FileNotFoundError(path)
     with path.open(encoding="utf8") as file:
         text = file.read(LONGEST_TEXT)

@@ -1,4 +1,4 @@
-"""What decides the outcome of a run: its method, its data, and the settings that differ from their defaults."""
+"""What determines the result of a run: its method, its data, and the settings that differ from their defaults."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Optional
 import numpy as np
 import torch
 
-if TYPE_CHECKING:  # nerfstudio takes seconds to import, which the command line's help need not pay
+if TYPE_CHECKING:  # nerfstudio takes seconds to import; the command line's help does without it
     from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
     from nerfstudio.engine.trainer import TrainerConfig
 
 GENERATION = 4
-"""Counts the changes of defaults that change what is trained: without it a run of the old default would be taken for
-one of the new."""
+"""Raised with every changed default that changes the result of a training. Otherwise a run with the old default would
+pass for one with the new default."""
 NOT_SETTINGS = {
     "_target",
     "output_dir", "experiment_name", "project_name", "timestamp", "logging", "viewer", "vis", "prompt",
@@ -29,19 +29,19 @@ NOT_SETTINGS = {
     "device_type", "cache_images", "cache_images_type", "float_cache_megabytes", "label_cache_megabytes",
     "images_on_gpu", "masks_on_gpu", "max_thread_workers",
 }  # fmt: skip
-"""Names of config fields that say where and how a run is trained, shown and stored, not what is trained.
+"""Config fields about where and how a run is trained, shown and stored. They do not change the result.
 
-Which machine it runs on, and how much of the data that machine keeps where, never decides what a run is.
+For example, neither the machine nor the place of the data in its memory changes the result.
 """
 
 
 def settings_of(config: TrainerConfig, passed_over: Collection[str] = NOT_SETTINGS) -> dict[str, Any]:
-    """Return a config's method and those of its settings that differ from the method's defaults, as JSON's types.
+    """Return a config's method, and its settings that differ from the method's defaults, as JSON's types.
 
-    Neither the place of a class nor a new option that keeps its default changes what is returned.
+    A moved class, or a new option with its default, does not change the result of this function.
 
     Args:
-        config: what is to be trained.
+        config: the config of the training.
         passed_over: names of fields that do not count.
     """
     default = defaults_of(config.method_name)
@@ -51,16 +51,16 @@ def settings_of(config: TrainerConfig, passed_over: Collection[str] = NOT_SETTIN
 
 @cache
 def defaults_of(method_name: Optional[str]) -> Optional[TrainerConfig]:
-    """Return the config that nerfstudio's registry has of a method, None if it does not know the method."""
+    """Return a method's config from nerfstudio's registry; None if the registry does not know the method."""
     from nerfstudio.plugins.registry import discover_methods
 
     return discover_methods()[0].get(method_name)  # type: ignore[arg-type]
 
 
 def changed(value: Any, default: Any, passed_over: Collection[str]) -> dict[str, Any]:
-    """Return the fields of a config that differ from those of another, by their names; nested where they are configs.
+    """Return the fields of a config that differ from a default config, by name; nested configs are nested mappings.
 
-    A config of another class than the default is compared with its own class's defaults, under the class's name.
+    If the classes differ, the config is compared with the defaults of its own class, under the name of this class.
     """
     found: dict[str, Any] = {}
     if type(value) is not type(default):
@@ -75,11 +75,11 @@ def changed(value: Any, default: Any, passed_over: Collection[str]) -> dict[str,
 
 
 SAME = object()
-"""Stands for a setting that keeps its default; None is a value."""
+"""Marks a setting that keeps its default; None is a possible value."""
 
 
 def changed_value(value: Any, default: Any, passed_over: Collection[str]) -> Any:
-    """Return a setting as JSON's types, of a config and a mapping only what differs from the default; or `SAME`."""
+    """Return a setting as JSON's types, or `SAME`. A config or a mapping has only the entries that differ."""
     if is_config(value) and is_config(default):
         return changed(value, default, passed_over) or SAME
     if isinstance(value, Mapping) and isinstance(default, Mapping):
@@ -91,12 +91,12 @@ def changed_value(value: Any, default: Any, passed_over: Collection[str]) -> Any
 
 
 def is_config(value: Any) -> bool:
-    """Tell whether a setting is a config of its own."""
+    """Return whether a setting is a nested config."""
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def plain(value: Any) -> Any:
-    """Reduce a setting to JSON's types, without the fields that do not bear on what is trained."""
+    """Reduce a setting to JSON's types, without the fields that do not change the result."""
     if is_config(value):
         names = [field.name for field in dataclasses.fields(value) if field.name not in NOT_SETTINGS]
         return {"class": type(value).__qualname__, **{name: plain(getattr(value, name)) for name in names}}
@@ -117,24 +117,24 @@ def digest(content: Any) -> str:
 
 
 def settings_fingerprint(config: TrainerConfig) -> str:
-    """Hash all that decides what a training config trains, the data's path included."""
+    """Hash everything that determines what a config trains, including the path of the data."""
     return digest([GENERATION, settings_of(config)])
 
 
 def outcome_fingerprint(config: TrainerConfig, scene: str) -> str:
-    """Hash all that decides what comes of a training config, wherever its data lie.
+    """Hash everything that determines the result of a config's training, wherever the data are stored.
 
     Args:
-        config: what is to be trained.
+        config: the config of the training.
         scene: fingerprint of the parsed data.
     """
     return digest([GENERATION, settings_of(config, {*NOT_SETTINGS, "data"}), scene])
 
 
 def scene_fingerprint(scene: DataparserOutputs) -> str:
-    """Hash a parsed training split: the photos' bytes, poses, intrinsics, points, and the frame they are in.
+    """Hash a parsed training split: the photos' bytes, poses, intrinsics, point cloud, and coordinate frame.
 
-    Of a large photo only the size and both ends are read, so that a thousand photos take about a second.
+    Of a large photo, only the size and both ends are read. A thousand photos take about a second.
     """
     hasher = hashlib.sha256()
     cameras = scene.cameras

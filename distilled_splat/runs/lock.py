@@ -1,4 +1,4 @@
-"""Who may write into a run folder: one process at a time, which takes the folder away again if the run is refused."""
+"""The lock of a run folder: one process at a time may write, and a refused run leaves no folder behind."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from distilled_splat.runs.faults import writing_to
 from distilled_splat.runs.processes import EXIT_INTERRUPTED
 
 SECONDS_FOR_AN_ORPHAN = 30
-"""How long a training whose command was killed may take to save and leave."""
+"""Time for a training to save and exit after its command was killed."""
 LOCKS: dict[Path, FileLock] = {}
-"""The locks of this process, which holds a run's from before it first writes there until its training has ended."""
+"""The locks of this process. A run's lock is held from before its first write until its training has ended."""
 MADE: set[Path] = set()
-"""The run folders that this process has made, in which there is nothing of anybody else's."""
+"""The run folders that this process has made; nobody else has files in them."""
 
 
 def lock_run(run: Path, patience: float = 0) -> FileLock:
-    """Keep other processes from training in a run folder until the lock is released, as often as it was taken.
+    """Keep other processes from training in a run folder until the lock has been released as often as it was taken.
 
     Args:
-        run: the folder; it is made.
-        patience: seconds to wait for another process to leave it.
+        run: the folder; it is made if missing.
+        patience: seconds to wait for another process to leave the folder.
 
     Raises:
-        SystemExit: if another process trains there, or nothing can be written there.
+        SystemExit: if another process trains in the folder, or nothing can be written to it.
     """
     lock = LOCKS.setdefault(run.absolute(), FileLock(run / ".lock"))
     try:
@@ -44,9 +44,9 @@ def lock_run(run: Path, patience: float = 0) -> FileLock:
 
 @contextmanager
 def leaving_nothing_if_refused(run: Path) -> Iterator[None]:
-    """Take away the folder of a run that is refused before its first step, if this process has made it.
+    """Remove the folder of a run that is refused before its first step, if this process has made the folder.
 
-    A folder with a checkpoint stays, whatever is refused there.
+    A folder with a checkpoint always stays.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""How a command and the processes that it starts stop: together, after saving, with a code that says so."""
+"""How a command and its child processes stop: together, after saving, with an exit code of its own."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any, Optional
 import psutil
 
 PARENT_VARIABLE = "DISTILLED_SPLAT_PARENT"
-"""Environment variable with the process that started this one; training stops, saved, when that process is gone."""
+"""Environment variable with the id of the parent process. When the parent is gone, a training saves and stops."""
 EXIT_INTERRUPTED = 130
 
 
 def is_started_by_us() -> bool:
-    """Say whether one of our commands started this process."""
+    """Return whether one of our commands started this process."""
     return PARENT_VARIABLE in os.environ
 
 
 def is_orphan() -> bool:
-    """Say whether the command that started this process is gone.
+    """Return whether the command that started this process is gone.
 
-    Between the two there may be a launcher, such as python.exe of a virtual environment on Windows.
+    The command need not be the direct parent: python.exe of a virtual environment on Windows starts another process.
     """
     if not is_started_by_us():
         return False
@@ -33,15 +33,15 @@ def is_orphan() -> bool:
 
 @cache
 def ancestor(number: int) -> Optional[psutil.Process]:
-    """Return the process of that number among those that this one descends from, or None.
+    """Return the ancestor of this process with this process id, or None.
 
-    psutil tells it by the time of its creation from a later process to which the system has given the same number.
+    If the system has given the id to a later process, psutil notices it by the time of creation.
     """
     return next((process for process in psutil.Process().parents() if process.pid == number), None)
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Say whether a process is there, and has not ended without anybody asking for its code."""
+    """Return whether a process is running; a zombie (ended, its exit code not yet read) is not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -51,7 +51,7 @@ def is_alive(process: psutil.Process) -> bool:
 class interrupts_call:
     """Within this context, the first Ctrl-C or SIGTERM calls `stop(reason)`; a second one acts as usual.
 
-    On Windows so does Ctrl-Break, by which a command asks the processes that it has started to stop.
+    On Windows, Ctrl-Break does the same: a command sends it to its child processes to stop them.
     """
 
     def __init__(self, stop: Any) -> None:
@@ -66,12 +66,12 @@ class interrupts_call:
             self.previous[number] = signal.signal(number, self.handle)
 
     def handle(self, number: int, frame: Any) -> None:
-        """Pass the first signal on as a request, and give the next ones back to their former handlers."""
+        """Restore the previous handlers, and pass this first signal on to `stop`."""
         self.restore()
         self.stop(signal.Signals(number).name)
 
     def restore(self) -> None:
-        """Put the former handlers back."""
+        """Restore the previous handlers."""
         while self.previous:
             signal.signal(*self.previous.popitem())
 

@@ -1,4 +1,5 @@
-"""A run folder's record: the fingerprint of its settings, whether it was finished, and what a student must know."""
+"""A run folder's record: the fingerprint of its settings, whether the run is finished, and facts that a student
+needs."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ RECORD_NAME = "distilled_splat.json"
 
 
 def read_record(run: Path) -> dict[str, Any]:
-    """Return a run folder's record, empty if the run is not one of ours or the record cannot be read."""
+    """Return a run folder's record; empty if the run is not one of ours or the record cannot be read."""
     try:
         content = json.loads(read_text(run / RECORD_NAME))
     except (OSError, ValueError, RecursionError):
@@ -27,24 +28,24 @@ def update_record(run: Path, **entries: Any) -> None:
 
 
 def is_run_of(record: Mapping[str, Any], fingerprint: str) -> bool:
-    """Say whether a record is of a run that was begun with these settings, or whose config.yml holds them by now."""
+    """Return whether a run was begun with these settings, or has them in its config.yml now."""
     return fingerprint in (record.get("fingerprint"), record.get("noted_fingerprint"))
 
 
 def is_of_an_older_version(record: Mapping[str, Any]) -> bool:
-    """Say whether a version of this package made a record that noted the settings in a form of its own."""
+    """Return whether the record is from an older version of this package, with settings in another form."""
     return "fingerprint" not in record and isinstance(record.get("settings"), str)
 
 
 def runs_in(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Go through a method's folder, the newest run first, with the record of each."""
+    """Yield the runs in a method's folder with their records, the newest run first."""
     if folder.is_dir():
         for run in sorted((path for path in folder.iterdir() if path.is_dir()), reverse=True):
             yield run, read_record(run)
 
 
 def unfinished_run(folder: Path, fingerprint: str) -> Optional[Path]:
-    """Return the newest run in a method's folder that was begun with these settings and not finished, or None."""
+    """Return the newest unfinished run in a method's folder that was begun with these settings, or None."""
     for run, record in runs_in(folder):
         if is_run_of(record, fingerprint):
             return None if record.get("finished") else run
@@ -52,9 +53,9 @@ def unfinished_run(folder: Path, fingerprint: str) -> Optional[Path]:
 
 
 def runs_of_an_older_version(folder: Path, finished: bool) -> list[Path]:
-    """Return the runs in a method's folder that an older version finished, or that it left unfinished, by their names.
+    """Return the finished (or the unfinished) runs of an older version in a method's folder, oldest first.
 
-    Nobody can tell whether they were begun with the same settings.
+    Whether they have the same settings cannot be determined.
     """
     return [
         run
@@ -64,7 +65,7 @@ def runs_of_an_older_version(folder: Path, finished: bool) -> list[Path]:
 
 
 def differences(settings: Mapping[str, Any], others: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Name the options in which two runs differ, as the command line does, from what `settings_of` says of each."""
+    """Return the command line's names of the options in which two runs differ, from their `settings_of`."""
     found: list[str] = []
     for name in dict.fromkeys((*settings, *others)):
         ours, theirs = settings.get(name), others.get(name)

@@ -1,4 +1,4 @@
-"""Where a process's time goes: seconds of the clock and of the processors, by stages that do not overlap."""
+"""The time of a process by stages that do not overlap: wall time and processor time."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 import psutil
 
 Times = tuple[float, float]
-"""Seconds by the clock, and seconds of all processors."""
+"""Seconds of wall time, and seconds of all processors."""
 
 
 class Stages:
-    """A stopwatch that always runs: all time since the process began belongs to one stage or another."""
+    """A stopwatch that always runs: all time since the start of the process belongs to some stage."""
 
     def __init__(self) -> None:
         self.open = ["start"]
@@ -21,7 +21,7 @@ class Stages:
         self.read_at: Times = (psutil.Process().create_time(), 0.0)
 
     def read(self) -> dict[str, Times]:
-        """Return the times of all stages until now, in the order in which they were first entered."""
+        """Return the times of all stages so far, in the order in which they were first entered."""
         now = (time.time(), time.process_time())
         name = self.open[-1]
         clock, processors = self.times.get(name, (0.0, 0.0))
@@ -30,13 +30,13 @@ class Stages:
         return dict(self.times)
 
     def turn_to(self, name: str) -> None:
-        """Leave the outermost stage for another one."""
+        """End the outermost stage and begin another one."""
         self.read()
         self.open = [name]
 
     @contextmanager
     def within(self, name: str) -> Iterator[None]:
-        """Count what is done in this context as a stage of its own, and not as part of the one around it."""
+        """Count the time in this context as a stage of its own, and not as part of the surrounding stage."""
         self.read()
         around = self.open
         self.open = [*around, name]
@@ -47,7 +47,7 @@ class Stages:
             self.open = around
 
     def begin_run(self) -> None:
-        """Begin a training: what the process has done until now was its start, or belongs to a former training."""
+        """Begin a training. The time so far was the start of the process, or belongs to an earlier training."""
         if self.open != ["start"]:
             self.times, self.read_at = {}, (time.time(), time.process_time())
         self.turn_to("set-up")
@@ -58,13 +58,13 @@ STAGES = Stages()
 
 
 def total(times: Mapping[str, Times], *without: str) -> Times:
-    """Return the sum of stages, but for some."""
+    """Return the sum of all stages except some."""
     chosen = [value for name, value in times.items() if name not in without]
     return sum(value[0] for value in chosen), sum(value[1] for value in chosen)
 
 
 def added(times: Mapping[str, Times], others: Mapping[str, Times]) -> dict[str, Times]:
-    """Return the sums of two processes' stages, name by name."""
+    """Return the sum of two processes' times, stage by stage."""
     names = dict.fromkeys((*times, *others))
     pairs = {name: (times.get(name, (0.0, 0.0)), others.get(name, (0.0, 0.0))) for name in names}
     return {name: (one[0] + other[0], one[1] + other[1]) for name, (one, other) in pairs.items()}

@@ -1,4 +1,4 @@
-"""Find the data and the teachers that a run names, when all of it has been moved or copied elsewhere together."""
+"""Finds a run's data and teachers after the run, its data and its teachers were moved or copied together."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from nerfstudio.engine.trainer import TrainerConfig
 
 @dataclass(frozen=True)
 class Whereabouts:
-    """Where a run lay when it was trained, and where it lies now.
+    """A run's folder in training, and its folder now.
 
     Attributes:
-        then: the run's folder in training; None where that is not known.
-        started_in: the folder that its command was started in; None where that is not known, or does not matter.
+        then: the run's folder in training; None if it is not known.
+        started_in: the folder in which the command was started; None if it is not known or does not matter.
         now: the run's folder now.
     """
 
@@ -26,7 +26,7 @@ class Whereabouts:
 
     @staticmethod
     def of(config: TrainerConfig, record: dict[str, Any], now: Path) -> Whereabouts:
-        """Tell from a run's config and record."""
+        """Read the folders from a run's config and record."""
         named = config.get_base_dir()
         noted = record.get("folder")
         then = Path(noted) if isinstance(noted, str) else named if named.is_absolute() else None
@@ -36,9 +36,9 @@ class Whereabouts:
         return Whereabouts(then, started_in, now.absolute())
 
     def find(self, path: Path) -> Path:
-        """Return where a file or folder is that the run names: there, or in the same place beside the run.
+        """Return where a path of the run's config exists: at this path, or at the same place relative to the run.
 
-        Where it is in neither, the path is returned as it was.
+        If it exists at neither, return the path unchanged.
         """
         path = path.expanduser()
         if path.exists() or self.then is None:

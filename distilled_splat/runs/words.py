@@ -1,4 +1,4 @@
-"""How an error of somebody else's is told inside a sentence of ours."""
+"""The text of a foreign error inside one of our sentences."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ LONGEST = 400
 
 
 def words_of(error: BaseException) -> str:
-    """Return an error's words on one line of bounded length; the name of its type if it has none."""
+    """Return an error's text on one line of limited length, or the name of its type if it has no text."""
     return (" ".join(str(error).split()) or type(error).__name__)[:LONGEST]
 
 
 def type_and_words(error: BaseException) -> str:
-    """Return an error's words after its type, for errors such as KeyError, whose words alone say little."""
+    """Return an error's type and text, for errors such as KeyError whose text alone says little."""
     words, kind = words_of(error), type(error).__name__
     return words if type(error) is ValueError or words == kind else f"{kind}: {words}"

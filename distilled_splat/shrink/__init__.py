@@ -1,1 +1,1 @@
-"""Refit a small splat to a big one without its photos: invented cameras, their renders, a student of them."""
+"""Refits a small splat to a big one without photos: invents cameras, renders the big splat, and trains a student."""

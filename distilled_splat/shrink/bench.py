@@ -1,4 +1,4 @@
-"""`distilled-splat bench shrink`: what shrinking without photos costs, judged where photos were held out."""
+"""`distilled-splat bench shrink`: the quality of shrinking without photos, measured on held-out photos."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ ROWS = (OPACITY, IMPORTANCE, MERGING, ADAPTIVE, SHRINK, TRUE_CAMERAS, PHOTOS)
 
 @dataclass
 class ShrinkBench:
-    """Shrink trained splats as .ply files, and compare that with other ways, at the photos that their runs held out.
+    """Shrink trained splats, and compare the results with other methods on the held-out photos of the splats' runs.
 
-    What is there is not made again, so the command can be stopped and given again.
+    Files that exist are kept, so an interrupted command can be given again.
     """
 
     load_config: tuple[Path, ...]
-    """config.yml of runs of splatfacto-teacher: the splats, and the photos to judge by."""
+    """config.yml of runs of splatfacto-teacher: their splats are shrunk and measured on their held-out photos."""
     output: Path = Path("shrunk")
     """Folder for the files and the results."""
     fractions: tuple[float, ...] = (0.5, 0.25, 0.1, 0.05)
-    """Sizes, as parts of the Gaussians."""
+    """Sizes as fractions of each splat's Gaussians."""
     iterations: int = 3000
-    """Steps of each refit and of the student with photos."""
+    """Training steps of each refit, and of the student with photos."""
     rows: tuple[str, ...] = ()
-    """Ways to compare, by their names in the table; all if none are given."""
+    """Methods to compare, by their names in the table. By default all."""
     splat_transform: Optional[Path] = None
-    """PlayCanvas' command (npm install @playcanvas/splat-transform, 3.7); its rows are left out if it is not given."""
+    """Path of PlayCanvas' command (npm install @playcanvas/splat-transform, 3.7). By default its rows are left out."""
 
     def run(self) -> None:
-        """Make what is missing, measure, and write results.json.
+        """Make the missing files, measure all files, and write results.json.
 
         Raises:
-            ValueError: if there is no such row.
+            ValueError: if --rows names an unknown row.
         """
         from distilled_splat.runs.files import write_json
 
@@ -58,7 +58,7 @@ class ShrinkBench:
         print_results(results, Console())
 
     def wanted(self, row: str) -> bool:
-        """Say whether a row is to be made."""
+        """Return whether a row is wanted and can be made."""
         return (not self.rows or row in self.rows) and (
             row not in (MERGING, ADAPTIVE) or self.splat_transform is not None
         )
@@ -91,7 +91,7 @@ class ShrinkBench:
         return results
 
     def ways(self, run: Any, original: Any, big: Path, count: int) -> dict[str, Callable[[Path], None]]:
-        """Return how each row's file is made."""
+        """Return, for each row, the function that writes its file."""
         import torch
 
         from distilled_splat.ops.importance import importance
@@ -153,7 +153,7 @@ class ShrinkBench:
     def measured(
         self, run: Any, scene: str, row: str, fraction: Optional[float], path: Path, seconds: float
     ) -> dict[str, Any]:
-        """Measure a file by the photos that the run held out, and by the original's renders there."""
+        """Measure a file against the held-out photos, and against the original's renders at their cameras."""
         from distilled_splat.ops.losses import l1_and_ssim, psnr
         from distilled_splat.ops.render import render
         from distilled_splat.splat.files import read_splat
@@ -176,15 +176,15 @@ class ShrinkBench:
 
 
 def command(module: str, *arguments: str) -> None:
-    """Run a module as a command of its own, quietly."""
+    """Run a Python module in a process of its own, without showing its output."""
     succeed([sys.executable, "-m", module, *arguments])
 
 
 def succeed(words: Sequence[str]) -> None:
-    """Run a command, quietly.
+    """Run a command, without showing its output.
 
     Raises:
-        SystemExit: with its last words, if it fails.
+        SystemExit: with the end of its output, if the command fails.
     """
     done = subprocess.run(words, check=False, capture_output=True, text=True)
     if done.returncode != 0:
@@ -192,7 +192,7 @@ def succeed(words: Sequence[str]) -> None:
 
 
 def print_results(results: Sequence[dict[str, Any]], console: Console) -> None:
-    """Print the table."""
+    """Print the results as a table."""
     table = Table("scene", "size", "", "Gaussians", "PSNR to the original", "SSIM", "PSNR to the photos", "s")
     for result in results:
         fraction, to = result["fraction"], result["psnr_to_original"]

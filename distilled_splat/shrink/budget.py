@@ -1,4 +1,4 @@
-"""How many steps and views there is time for: what a step takes here is measured, and the rest is reckoned from it."""
+"""How many steps and views fit into a given time. Some steps are timed here; the rest is computed from them."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from distilled_splat.ops.views import View
 from distilled_splat.splat.gaussians import Gaussians
 
 PRUNINGS, PRUNED = 8, 0.2
-"""How often a student is pruned, for which each view is rendered, and in which part of its steps (see the method)."""
+"""Number of prunings of a student, each of which renders every view, and the fraction of its steps with pruning."""
 BETWEEN = 250
-"""Views between the others of which a student has its teacher's renders."""
+"""Number of virtual views of a student, each rendered once by the teachers."""
 FOR_VIEWS = 0.4
-"""Part of the time that is there for what each view costs, at most: beyond it there are fewer views."""
+"""Largest fraction of the time for the cost of views. If the views cost more, their number is reduced."""
 FEWEST_VIEWS, FEWEST_STEPS, MOST_STEPS = 24, 200, 30000
 START = 3.0
-"""A training's beginning and end (it is measured, and its report written) by how long this command takes to begin."""
+"""Time of a training's start and end (with measurements and report), in multiples of this command's own start time."""
 TRIES = 5
 REST = 1.3
-"""A whole step by its render, loss and backward pass: the photo, Adam and the trainer come on top."""
+"""Time of a whole step, in multiples of its render, loss and backward pass. Photo, Adam and trainer are the rest."""
 
 
 @dataclass(frozen=True)
 class Paces:
-    """What takes how long on this machine, in seconds.
+    """Times on this machine, in seconds.
 
     Attributes:
-        start: a training's beginning and end.
+        start: start and end of a training.
         picture: one render of the original.
         step: a step with all Gaussians of the original.
-        growth: power of the number of Gaussians by which a step takes longer.
-        original: the number of Gaussians that it has.
+        growth: power of the number of Gaussians with which the time of a step grows.
+        original: number of Gaussians of the original.
     """
 
     start: float
@@ -49,39 +49,39 @@ class Paces:
     original: int
 
     def step_of(self, count: float) -> float:
-        """Return the seconds of a step with so many Gaussians."""
+        """Return the seconds of a step with this number of Gaussians."""
         return self.step * (count / self.original) ** self.growth
 
     def pruned(self, counts: Sequence[int]) -> list[list[float]]:
-        """Return for each size the seconds of a step at the sizes that lead to it, from the next larger on."""
+        """Return, for each size, the seconds of a step after each pruning on the way from the next larger size."""
         return [
             [self.step_of(larger * (count / larger) ** (k / PRUNINGS)) for k in range(PRUNINGS)]
             for larger, count in zip((self.original, *counts), counts)
         ]
 
     def of_steps(self, counts: Sequence[int]) -> float:
-        """Return what each step of all refits to these sizes costs."""
+        """Return the seconds that one step costs, summed over the refits to all sizes."""
         return sum(
             (1 - PRUNED) * self.step_of(count) + PRUNED * statistics.mean(pruned)
             for count, pruned in zip(counts, self.pruned(counts))
         )
 
     def of_views(self, counts: Sequence[int]) -> float:
-        """Return what each view costs: its picture, its importance for the table, and its part in the prunings."""
+        """Return the seconds that one view costs: its picture, its importance, and its part in the prunings."""
         prunings = sum(map(sum, self.pruned(counts))) / REST
         return self.picture * (1 + len(counts)) + self.step / REST + prunings
 
     def of_all(self, counts: Sequence[int]) -> float:
-        """Return what there is to do in any case."""
+        """Return the seconds that do not depend on the numbers of steps and views."""
         return (self.start + BETWEEN * self.picture) * len(counts)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What there is time for.
+    """The work that fits into the time.
 
     Attributes:
-        views: number of views to learn from.
+        views: number of training views.
         iterations: steps of each refit.
     """
 
@@ -90,16 +90,16 @@ class Choice:
 
 
 def choose_work(paces: Paces, seconds: float, counts: Sequence[int], views: int) -> Choice:
-    """Choose the views and the steps that fit into a time.
+    """Choose the number of views and of steps that fit into a time.
 
     Args:
-        paces: what takes how long.
-        seconds: what is left of the time.
-        counts: the sizes, the largest first.
-        views: how many views there are.
+        paces: the times on this machine.
+        seconds: the time left.
+        counts: the sizes in Gaussians, the largest first.
+        views: number of available views.
 
     Raises:
-        ValueError: if there is no time for anything useful, with the seconds that are missing.
+        ValueError: if the time is too short for useful work; the error has the missing seconds.
     """
     left = seconds - paces.of_all(counts)
     some = max(int(FOR_VIEWS * left / paces.of_views(counts)), min(FEWEST_VIEWS, views))
@@ -111,10 +111,10 @@ def choose_work(paces: Paces, seconds: float, counts: Sequence[int], views: int)
 
 
 class TooLittleTime(ValueError):
-    """There is no time for anything useful.
+    """The time is too short for useful work.
 
     Attributes:
-        missing: the seconds that it would take more.
+        missing: how many more seconds would be enough.
     """
 
     def __init__(self, missing: float) -> None:
@@ -123,24 +123,24 @@ class TooLittleTime(ValueError):
 
 
 def process_start() -> float:
-    """Return when this process was started, as `time.time` counts."""
+    """Return when this process was started, in the units of `time.time`."""
     return psutil.Process().create_time()
 
 
 def round_down(number: float) -> int:
-    """Return a number with its first two digits."""
+    """Round a number down to its first two digits."""
     unit = 10 ** max(math.floor(math.log10(number)) - 1, 0)
     return int(number // unit * unit)
 
 
 def measure_paces(gaussians: Gaussians, views: Sequence[View], smallest: int, beginning: float) -> Paces:
-    """Make some steps with the original and with as few Gaussians as are wanted.
+    """Time some steps with the original, and with the smallest number of Gaussians that is wanted.
 
     Args:
         gaussians: the splat.
-        views: some to render, of all of them.
-        smallest: number of Gaussians.
-        beginning: how long this command has taken to begin, in seconds.
+        views: all views; some of them are rendered.
+        smallest: the smallest number of Gaussians.
+        beginning: start time of this command, in seconds.
     """
     few = thinned(gaussians, smallest)
     chosen = [views[place * len(views) // TRIES] for place in range(TRIES)]
@@ -155,7 +155,7 @@ def measure_paces(gaussians: Gaussians, views: Sequence[View], smallest: int, be
 
 
 def make_step(gaussians: Gaussians, view: View) -> None:
-    """Render a view with all gradients, as a training does."""
+    """Render a view and compute all gradients, as in a training step."""
     leaves = {field.name: getattr(gaussians, field.name).detach().requires_grad_() for field in fields(gaussians)}
     rendered = render(Gaussians(**leaves), view, depth=True).over(torch.full((3,), 0.5, device=view.K.device))
     (loss,) = photometric_losses(rendered, torch.zeros_like(rendered))
@@ -163,14 +163,14 @@ def make_step(gaussians: Gaussians, view: View) -> None:
 
 
 def thinned(gaussians: Gaussians, count: int) -> Gaussians:
-    """Return some of the Gaussians, as much larger as they are fewer."""
+    """Return a subset of the Gaussians, enlarged so that they cover the same area."""
     chosen = torch.linspace(0, len(gaussians) - 1, count, device=gaussians.means.device).round().long()
     few = gaussians[chosen]
     return replace(few, log_scales=few.log_scales + 0.5 * math.log(len(gaussians) / count))
 
 
 def seconds_of(work: Callable[[View], None], views: Sequence[View]) -> float:
-    """Return the median of the seconds that some work takes, after it was done once."""
+    """Return the median of the seconds that `work` takes for each view, after one untimed call."""
     times = []
     for view in (views[0], *views):
         began = time.perf_counter()

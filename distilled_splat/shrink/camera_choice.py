@@ -1,4 +1,4 @@
-"""Find out in which world the given cameras look at a splat."""
+"""Finds the coordinate frame in which given cameras look at a splat."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ CAMERAS_TO_TRY = 12
 SMALL_WIDTH = 64
 GAUSSIANS_TO_FIND = 20_000
 LEAST = 0.005
-"""Cameras whose pictures the splat covers less than this, or that have less than this of the splat in their pictures,
-do not look at it: on average, as a share of 1."""
+"""Cameras do not look at a splat if the splat covers less than this fraction of their pictures, or less than this
+fraction of the splat is in their pictures, on average."""
 LEAST_LIKENESS = 0.3
-"""Pictures that correlate less with the photos show something else. Measured: 0.83 to 0.97 in the right world, -0.1 to
-0.2 in wrong ones, and 0.7 to 0.8 where cameras are off by some degrees."""
+"""Pictures with a smaller correlation with the photos show something else. Measured: 0.83 to 0.97 in the right frame,
+-0.1 to 0.2 in wrong ones, and 0.7 to 0.8 with cameras that are off by some degrees."""
 GREY = 0.5
 WHAT_TO_DO = "give the cameras of the recording that the splat was trained on, or leave --cameras out"
 
 
 @dataclass(frozen=True)
 class Look:
-    """What some cameras see of a splat in one world.
+    """What some cameras see of a splat in one frame.
 
     Attributes:
-        coverage: how much of the pictures the splat covers, mean alpha in [0, 1].
-        share: how much of the Gaussians' opacity has its centre in a picture, mean over the pictures, in [0, 1].
+        coverage: mean alpha of the pictures, in [0, 1].
+        share: mean fraction of the Gaussians' opacity with its centres in a picture, in [0, 1].
         detail: mean difference of neighbouring pixels, colours in [0, 1].
-        psnr: mean agreement with the photos in dB; None where there are too few.
-        likeness: mean correlation with the photos where the splat covers them, in [-1, 1]; None likewise.
+        psnr: mean PSNR against the photos in dB; None with too few photos.
+        likeness: mean correlation with the photos where the splat covers them, in [-1, 1]; None with too few photos.
     """
 
     coverage: float
@@ -53,35 +53,35 @@ class Look:
     likeness: Optional[float]
 
     def is_one(self) -> bool:
-        """Tell whether the cameras see anything of the splat."""
+        """Return whether the cameras see anything of the splat."""
         return self.coverage >= LEAST and self.share >= LEAST
 
     def merit(self) -> float:
-        """Return how well the cameras fit: by the photos, or else by what makes a picture.
+        """Return how well the cameras fit: by the photos, or without photos by what they see.
 
         From afar a splat covers little, from within little of it is in the picture, and in fog there is no detail. The
-        product of the three is large only where the splat was trained.
+        product of coverage, share and detail is large only in the frame in which the splat was trained.
         """
         found = self.coverage * self.share * self.detail if self.psnr is None else self.psnr
         return found if math.isfinite(found) else -math.inf
 
 
 def choose_reading(given: GivenCameras, gaussians: Gaussians, device: torch.device | str) -> tuple[str, list[View]]:
-    """Find out which reading of given cameras belongs to a splat, from small pictures by a dozen of them.
+    """Find the frame in which given cameras fit a splat, from small pictures at a dozen of the cameras.
 
-    Photos decide, where the cameras have them; see `Look.merit` for where they have none. The splat may be of any size:
-    it is brought to size 1 for this, with the cameras.
+    The cameras' photos decide if there are enough of them; otherwise see `Look.merit`. The splat may have any size:
+    splat and cameras are scaled to size 1 for the comparison.
 
     Args:
         given: the cameras, in the splat's units.
         gaussians: the splat.
-        device: where to render.
+        device: the device to render on.
 
     Returns:
-        The reading's name, and its cameras as they were given.
+        The name of the frame, and the cameras in this frame, unscaled.
 
     Raises:
-        ValueError: if the cameras see nothing of the splat in any reading, or not what their photos show.
+        ValueError: if the cameras see nothing of the splat in any frame, or something else than their photos show.
     """
     looks = looks_of(given, gaussians, device)
     able = [name for name, look in looks.items() if look.is_one()]
@@ -102,7 +102,7 @@ def choose_reading(given: GivenCameras, gaussians: Gaussians, device: torch.devi
 
 @torch.no_grad()
 def looks_of(given: GivenCameras, gaussians: Gaussians, device: torch.device | str) -> dict[str, Look]:
-    """Return what the cameras see of the splat in each reading; the arguments are those of `choose_reading`."""
+    """Return what the cameras see of the splat in each frame; the arguments are those of `choose_reading`."""
     middle = gaussians.means.median(dim=0).values
     size = float((gaussians.means - middle).norm(dim=1).median())
     scale = 1 / size if size > 0 and math.isfinite(size) else 1.0
@@ -123,7 +123,7 @@ def looks_of(given: GivenCameras, gaussians: Gaussians, device: torch.device | s
 
 
 def look_at(gaussians: Gaussians, views: Sequence[View], photos: Sequence[Optional[Tensor]]) -> Look:
-    """Render small views and measure them; photos are [H, W, 4], in [0, 1], None where there is none."""
+    """Render small views and measure them. Photos are [H, W, 4], in [0, 1]; None for a view without a photo."""
     device = gaussians.means.device
     background = torch.full((3,), GREY, device=device)
     some = gaussians[torch.arange(0, len(gaussians), max(len(gaussians) // GAUSSIANS_TO_FIND, 1), device=device)]
@@ -144,7 +144,7 @@ def look_at(gaussians: Gaussians, views: Sequence[View], photos: Sequence[Option
 
 
 def share_in(gaussians: Gaussians, view: View) -> float:
-    """Return how much of the opacity of some Gaussians has its centre in a picture, as a share of 1."""
+    """Return the fraction of the Gaussians' opacity that has its centre in a picture."""
     x, y, z = ((gaussians.means @ view.viewmat[:3, :3].T + view.viewmat[:3, 3]) @ view.K.T).unbind(dim=1)
     inside = (z > 0) & (x > 0) & (x < z * view.width) & (y > 0) & (y < z * view.height)
     opacities = torch.sigmoid(gaussians.logit_opacities)
@@ -152,7 +152,7 @@ def share_in(gaussians: Gaussians, view: View) -> float:
 
 
 def correlation(image: Tensor, other: Tensor, weights: Tensor) -> float:
-    """Return the correlation of two pictures [H, W, 3] under weights [H, W, 1]; 0 where one of them is even."""
+    """Return the correlation of two pictures [H, W, 3] with weights [H, W, 1]; 0 if a picture is uniform."""
     weights = weights / weights.sum().clamp_min(1e-12)
     image, other = (each - (weights * each).sum(dim=(0, 1)) for each in (image, other))
     variances = (weights * image**2).sum() * (weights * other**2).sum()
@@ -160,14 +160,14 @@ def correlation(image: Tensor, other: Tensor, weights: Tensor) -> float:
 
 
 def small(view: View) -> View:
-    """Return a view of the same field, `SMALL_WIDTH` pixels wide, its height rounded, or as it is if it is smaller."""
+    """Return a view of the same field with a width of at most `SMALL_WIDTH` pixels; the height is rounded."""
     width = min(SMALL_WIDTH, view.width)
     height = min(max(round(view.height * width / view.width), 1), 4 * SMALL_WIDTH)
     return resized(view, width, height)
 
 
 def photo_like(path: Optional[Path], view: View) -> Optional[Tensor]:
-    """Return a photo at a view's size, colours and alpha in [0, 1], [H, W, 4]; None where it cannot be read."""
+    """Return a photo at a view's size, colours and alpha in [0, 1], [H, W, 4]; None if it cannot be read."""
     if path is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Cameras in JSON: nerfstudio's and Blender's transforms.json, and the cameras.json of Inria's trainer."""
+"""Reads cameras in JSON: nerfstudio's and Blender's transforms.json, and the cameras.json of Inria's trainer."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from distilled_splat.runs.files import read_text
 from distilled_splat.shrink.recording import ORIENTATIONS, Recording, Shot, check_similarity, numbers, photo_at, shot
 
 PINHOLES = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE", "FISHEYE624")
-"""nerfstudio's camera models whose middle a pinhole comes near."""
+"""nerfstudio's camera models that a pinhole approximates in the middle of the picture."""
 OLD_APPLIED = ((0, 1, 0, 0), (1, 0, 0, 0), (0, 0, -1, 0))
-"""What nerfstudio takes for the applied transform of a COLMAP capture that was processed before it was noted."""
+"""The applied transform of a COLMAP capture that was processed before nerfstudio recorded this transform."""
 IMAGES = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
-"""What Pillow may open: others of its formats start programs."""
+"""Formats that Pillow may open; some of its other formats start programs."""
 
 
 def read_json(path: Path) -> Recording:
-    """Read a transforms.json or a cameras.json, whichever it is.
+    """Read a transforms.json or a cameras.json.
 
     Raises:
-        ValueError: if it is neither, or damaged.
-        OSError: if it cannot be read.
+        ValueError: if the file is neither, or damaged.
+        OSError: if the file cannot be read.
     """
     try:
         content = json.loads(read_text(path))
@@ -60,8 +60,8 @@ def read_inria(path: Path, rows: list[dict[str, Any]]) -> Recording:
 def read_transforms(path: Path, meta: dict[str, Any], rows: list[dict[str, Any]]) -> Recording:
     """Read nerfstudio's transforms.json, or Blender's transforms_train.json.
 
-    An entry for all frames comes before that of a frame, as in nerfstudio; a focal length may be given as
-    `camera_angle_x`, and an image size by the first photo. Lens distortion is passed over.
+    As in nerfstudio, an entry for all frames has precedence over an entry of a frame. The focal length may be
+    `camera_angle_x`, and the image size may come from the first photo. Lens distortion is ignored.
     """
     by_photo = photo_size(path.parent, rows) if not all(entry(meta, row, "w", "h") for row in rows) else None
     shots = []
@@ -91,9 +91,9 @@ def read_transforms(path: Path, meta: dict[str, Any], rows: list[dict[str, Any]]
 
 
 def back_to_capture(path: Path, meta: dict[str, Any], shots: list[Shot]) -> np.ndarray:
-    """Return what takes the file's world back to the capture's [4, 4], as nerfstudio's dataparser says.
+    """Return the similarity [4, 4] from the file's frame to the capture's, by the rules of nerfstudio's dataparser.
 
-    It undoes `applied_transform`. `applied_scale` counts in the dataparser's scale, which acts about the mean camera.
+    It inverts `applied_transform`. `applied_scale` counts in the dataparser's scale, which acts about the mean camera.
 
     Raises:
         ValueError: if the file's transform distorts shapes.
@@ -117,22 +117,22 @@ def back_to_capture(path: Path, meta: dict[str, Any], shots: list[Shot]) -> np.n
 
 
 def entry(meta: dict[str, Any], row: dict[str, Any], *names: str) -> bool:
-    """Tell whether a file says something of a frame, there or for all frames."""
+    """Return whether a file has an entry of this name, in a frame or for all frames."""
     return all(name in meta or name in row for name in names)
 
 
 def number(meta: dict[str, Any], row: dict[str, Any], name: str, what: str) -> float:
-    """Return a number of a frame; the one for all frames comes first."""
+    """Return a number of a frame. An entry for all frames has precedence."""
     return float(numbers(meta.get(name, row.get(name)), (), f"`{name}` of {what}"))
 
 
 def size_of(
     meta: dict[str, Any], row: dict[str, Any], by_photo: Optional[tuple[int, int]], what: str
 ) -> tuple[float, float]:
-    """Return the width and height of a frame in pixels.
+    """Return the width and the height of a frame in pixels.
 
     Raises:
-        ValueError: if nothing tells them.
+        ValueError: if they are unknown.
     """
     if entry(meta, row, "w", "h"):
         return number(meta, row, "w", what), number(meta, row, "h", what)
@@ -147,7 +147,7 @@ def intrinsics_of(
     """Return fx, fy, cx, cy of a frame in pixels.
 
     Raises:
-        ValueError: if nothing tells the focal length.
+        ValueError: if the focal length is unknown.
     """
     if entry(meta, row, "fl_x"):
         fx = number(meta, row, "fl_x", what)

@@ -1,4 +1,4 @@
-"""The worlds that trainers make of one recording of cameras."""
+"""The coordinate frames into which trainers move one recording of cameras."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from distilled_splat.shrink.recording import Orientation, Recording
 from distilled_splat.splat.frames import UPRIGHT
 
 SAME = 1e-5
-"""Poses that differ less, relative to the distances between cameras, are the same."""
+"""Poses are the same if they differ by less than this, relative to the distances between cameras."""
 ONE_PLACE = 1e-6
-"""Cameras that stand closer together than this, relative to their distance from the origin, stand in one place."""
+"""Cameras are in one place if they are closer together than this, relative to their distance from the origin."""
 
 
 def readings_of(recording: Recording) -> dict[str, list[View]]:
-    """Return the cameras in each world that a splat of this recording may be in; one that is there already is left out.
+    """Return the cameras in each frame that a splat of this recording may have. Equal frames are returned once.
 
     Returns:
-        By name: `capture` is the world before nerfstudio or ns-process-data has moved anything (Inria's trainer
-        trains COLMAP's cameras in it), `file` the world that ns-process-data saves (Brush trains in it),
-        `centred` the world whose middle and unit the cameras give (OpenSplat's), `nerfstudio` the one that nerfstudio's
-        dataparser makes with its default options, `upright` what `distilled-splat export` turns that to.
+        By name. `capture`: the frame before nerfstudio or ns-process-data moves anything; Inria's trainer uses COLMAP's
+        cameras in it. `file`: the frame that ns-process-data saves; Brush uses it. `centred`: the frame with middle and
+        unit from the cameras; OpenSplat uses it. `nerfstudio`: the frame of nerfstudio's dataparser with its default
+        options. `upright`: a frame with z up, turned as in `distilled-splat export`.
     """
     saved, centres = recording.to_saved, places(recording, np.eye(4))
     worlds = {"capture": recording.to_capture, "file": saved}
     spread = float(np.abs(centres - centres.mean(axis=0)).max())
-    # one place gives a world no unit
+    # cameras in one place set no unit
     if recording.orientation is not None and spread > ONE_PLACE * float(np.abs(centres).max()):
         worlds["centred"] = unit(centres - centres.mean(axis=0)) @ to_origin(centres.mean(axis=0))
         turned = turning(recording, recording.orientation) @ saved
@@ -43,12 +43,12 @@ def readings_of(recording: Recording) -> dict[str, list[View]]:
 
 
 def upright(world: np.ndarray) -> np.ndarray:
-    """Turn what a similarity [4, 4] leads to, a world of which z points up, so that y points down."""
+    """Turn the target frame of a similarity [4, 4], in which z points up, so that y points down."""
     return np.vstack((UPRIGHT.double().numpy(), [0.0, 0.0, 0.0, 1.0])) @ world
 
 
 def distinct(recording: Recording, worlds: Mapping[str, np.ndarray]) -> dict[str, list[View]]:
-    """Return the cameras in the worlds that similarities [4, 4] take the file's to; no two of them are the same."""
+    """Return the cameras in the frames to which similarities [4, 4] move the file's frame, without equal frames."""
     centres = places(recording, np.eye(4))
     found: dict[str, np.ndarray] = {}
     for name, world in worlds.items():
@@ -58,7 +58,7 @@ def distinct(recording: Recording, worlds: Mapping[str, np.ndarray]) -> dict[str
 
 
 def views_in(recording: Recording, world: np.ndarray) -> list[View]:
-    """Return the cameras in the world that a similarity [4, 4] takes the file's world to."""
+    """Return the cameras in the frame to which a similarity [4, 4] moves the file's frame."""
     views = []
     for shot in recording.shots:
         fx, fy, cx, cy = shot.intrinsics
@@ -68,7 +68,7 @@ def views_in(recording: Recording, world: np.ndarray) -> list[View]:
 
 
 def carried(pose: np.ndarray, world: np.ndarray) -> np.ndarray:
-    """Carry a camera-to-world [4, 4] by a similarity [4, 4]: a camera has no size."""
+    """Move a camera-to-world [4, 4] by a similarity [4, 4]; its rotation stays a rotation."""
     found = world @ pose
     found[:3, :3] /= abs(float(np.linalg.det(world[:3, :3]))) ** (1 / 3)
     return found
@@ -83,19 +83,19 @@ def looking(pose: np.ndarray) -> Tensor:
 
 
 def places(recording: Recording, world: np.ndarray) -> np.ndarray:
-    """Return where the cameras stand in a world, [V, 3]."""
+    """Return the camera centres in a frame, [V, 3]."""
     return np.stack([(world @ shot.pose)[:3, 3] for shot in recording.shots])
 
 
 def to_origin(place: np.ndarray) -> np.ndarray:
-    """Return the shift [4, 4] that takes a place [3] to the origin."""
+    """Return the shift [4, 4] that moves a place [3] to the origin."""
     found = np.eye(4)
     found[:3, 3] = -place
     return found
 
 
 def unit(centres: np.ndarray) -> np.ndarray:
-    """Return the scaling [4, 4] after which cameras [V, 3] reach 1 on the axis where they reach furthest."""
+    """Return the scaling [4, 4] after which the largest absolute coordinate of the cameras [V, 3] is 1."""
     return np.diag([*np.full(3, 1 / np.abs(centres).max()), 1.0])
 
 
@@ -111,7 +111,7 @@ def turning(recording: Recording, method: Orientation) -> np.ndarray:
 
 
 def alike(world: np.ndarray, other: np.ndarray, centres: np.ndarray) -> bool:
-    """Tell whether two similarities [4, 4] take cameras at [V, 3] to the same poses."""
+    """Return whether two similarities [4, 4] move cameras at [V, 3] to the same poses."""
     spread = max(float(np.abs(centres - centres.mean(axis=0)).max()), 1e-12)
     size = abs(float(np.linalg.det(world[:3, :3]))) ** (1 / 3)
     turned = float(np.abs(world[:3, :3] - other[:3, :3]).max())
@@ -120,12 +120,12 @@ def alike(world: np.ndarray, other: np.ndarray, centres: np.ndarray) -> bool:
 
 
 def moved(views: Sequence[View], scale: float, shift: Tensor) -> list[View]:
-    """Move cameras with their world, x -> (x - shift) scale, in double precision.
+    """Move cameras with their frame, x -> (x - shift) scale, in double precision.
 
     Args:
         views: the cameras.
         scale: positive factor.
-        shift: what becomes the origin, [3].
+        shift: the point that becomes the origin, [3].
     """
     away = shift.detach().to("cpu", torch.float64)
     found = []

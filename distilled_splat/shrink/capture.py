@@ -1,4 +1,4 @@
-"""A capture that a splat takes of itself: its renders as photos, in nerfstudio's format."""
+"""A capture made of a splat's own renders, in nerfstudio's format."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DATAPARSER = (
     "nerfstudio-data", "--eval-mode", "filename", "--orientation-method", "none", "--center-method", "none",
     "--auto-scale-poses", "False", "--load-3D-points", "False",
 )  # fmt: skip
-"""How nerfstudio is to read such a capture: in the frame that it is written in."""
+"""Options with which nerfstudio reads such a capture without moving its frame."""
 
 
 def write_capture(
@@ -33,14 +33,14 @@ def write_capture(
 ) -> None:
     """Render all views, and write them as RGBA photos with their transforms.json.
 
-    The capture is whole or not there. The photos are the mean of the teachers' renders.
+    The capture is written whole or not at all. Each photo is the mean of the teachers' renders.
 
     Args:
-        folder: where it is to be; what lies there is replaced.
-        ensemble: the splats.
-        train: views to train on.
+        folder: folder of the capture; earlier content is replaced.
+        ensemble: the teachers.
+        train: training views.
         test: views to hold out.
-        tell: called after each photo with how many are done, and of how many.
+        tell: called after each photo with the number of finished photos and the number of all photos.
     """
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -76,7 +76,7 @@ def as_rgba(color: Tensor, alpha: Tensor) -> np.ndarray:
 
 
 def frame_of(view: View, name: str) -> dict[str, Any]:
-    """Return what transforms.json says of a view: its lens, and its camera-to-world in OpenGL axes."""
+    """Return a view's entry for transforms.json: intrinsics, and camera-to-world in OpenGL axes."""
     viewmat = view.viewmat.detach().cpu().double()
     pose = torch.linalg.inv(viewmat)
     pose[:, 1:3] *= -1

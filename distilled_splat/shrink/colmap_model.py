@@ -1,4 +1,4 @@
-"""A sparse model of COLMAP, binary or text: read row by row, so that nothing grows that the file does not hold."""
+"""Reads COLMAP's sparse models, binary or text, row by row, so that memory is limited by the size of the file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from distilled_splat.runs.words import words_of
 from distilled_splat.shrink.recording import Recording, photo_at, shot
 
 PLACES = (".", "0", "sparse/0", "sparse", "colmap/sparse/0")
-"""Where a model lies, below the folder that is given."""
+"""Possible folders of a model, relative to the given folder."""
 MODELS = {
     "SIMPLE_PINHOLE": 3, "PINHOLE": 4, "SIMPLE_RADIAL": 4, "RADIAL": 5, "OPENCV": 8, "OPENCV_FISHEYE": 8,
     "FULL_OPENCV": 12, "FOV": 5, "SIMPLE_RADIAL_FISHEYE": 4, "RADIAL_FISHEYE": 5, "THIN_PRISM_FISHEYE": 12,
@@ -22,7 +22,7 @@ MODELS = {
 }  # fmt: skip
 """The number of parameters of each camera model, in the order of COLMAP's numbers from 0."""
 ONE_FOCAL = ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
-"""Models whose parameters begin with f, cx, cy; those of the others with fx, fy, cx, cy."""
+"""Models with parameters that begin with f, cx, cy. Those of the others begin with fx, fy, cx, cy."""
 LONGEST_NAME = 4096
 BYTES_OF_POINT = 24
 SAVED = ((1, 0, 0, 0), (0, 0, 1, 0), (0, -1, 0, 0), (0, 0, 0, 1))
@@ -30,7 +30,7 @@ SAVED = ((1, 0, 0, 0), (0, 0, 1, 0), (0, -1, 0, 0), (0, 0, 0, 1))
 
 
 class Lens(NamedTuple):
-    """A row of the cameras' file: its model, size in pixels, and parameters."""
+    """A row of the cameras' file: model, size in pixels, and parameters."""
 
     model: str
     width: float
@@ -47,7 +47,7 @@ class Lens(NamedTuple):
 
 
 class Posed(NamedTuple):
-    """A row of the images' file: quaternion (w, x, y, z) and translation of world-to-camera, its camera, its name."""
+    """A row of the images' file: quaternion (w, x, y, z) and translation of world-to-camera, camera number, name."""
 
     quaternion: tuple[float, ...]
     translation: tuple[float, ...]
@@ -56,7 +56,7 @@ class Posed(NamedTuple):
 
 
 def model_in(folder: Path) -> Optional[Path]:
-    """Return the folder of the sparse model in or below a folder, None where there is none."""
+    """Return the folder of the sparse model in or below a folder; None if there is no model."""
     for place in PLACES:
         for ending in (".bin", ".txt"):
             if all((folder / place / f"{name}{ending}").is_file() for name in ("cameras", "images")):
@@ -65,13 +65,13 @@ def model_in(folder: Path) -> Optional[Path]:
 
 
 def read_colmap(folder: Path) -> Recording:
-    """Read the cameras of a sparse model. Lens distortion is passed over; so are the points.
+    """Read the cameras of a sparse model. Lens distortion and points are ignored.
 
     Args:
-        folder: where cameras and images lie, .bin or .txt. The photos are looked for in `images` beside it or above.
+        folder: folder of the model's files (.bin or .txt). The photos may be in `images` beside it or further up.
 
     Raises:
-        ValueError: if a file is damaged, truncated, or of a camera model that is not known.
+        ValueError: if a file is damaged, truncated, or has an unknown camera model.
         OSError: if a file cannot be read.
     """
     binary = all((folder / f"{name}.bin").is_file() for name in ("cameras", "images"))
@@ -104,16 +104,16 @@ def read_colmap(folder: Path) -> Recording:
 
 
 def photos_of(folder: Path) -> Optional[Path]:
-    """Return the folder `images` beside a model, or beside the folder `sparse` or `colmap` that it lies in."""
+    """Return the folder `images` beside a model, or beside the folder `sparse` or `colmap` around the model."""
     above = (folder, *folder.absolute().parents[:3])
     return next((each / "images" for each in above if (each / "images").is_dir()), None)
 
 
 def rotation_of(quaternion: np.ndarray, what: str) -> np.ndarray:
-    """Return the rotation [3, 3] of a quaternion (w, x, y, z), normalised here.
+    """Return the rotation [3, 3] of a quaternion (w, x, y, z), which need not be normalised.
 
     Raises:
-        ValueError: if it is zero, NaN or infinite.
+        ValueError: if the quaternion is zero, NaN or infinite.
     """
     length = float(np.linalg.norm(quaternion))
     if not 1e-6 < length < 1e6:
@@ -125,16 +125,16 @@ def rotation_of(quaternion: np.ndarray, what: str) -> np.ndarray:
 
 
 def unpacked(file: BinaryIO, form: str) -> tuple:
-    """Read numbers of a struct's form, little-endian.
+    """Read numbers in a struct's format, little-endian.
 
     Raises:
-        struct.error: if the file ends before.
+        struct.error: if the file ends too early.
     """
     return struct.unpack(f"<{form}", file.read(struct.calcsize(f"<{form}")))
 
 
 def binary_lenses(file: BinaryIO) -> Iterator[tuple[int, Lens]]:
-    """Go through cameras.bin by numbers of cameras; a count beyond the file's end fails at that end."""
+    """Yield the rows of cameras.bin with the cameras' numbers. A count that is too large fails at the file's end."""
     names = list(MODELS)
     for _ in range(unpacked(file, "Q")[0]):
         number, model, width, height = unpacked(file, "IiQQ")
@@ -144,7 +144,7 @@ def binary_lenses(file: BinaryIO) -> Iterator[tuple[int, Lens]]:
 
 
 def binary_images(file: BinaryIO) -> Iterator[Posed]:
-    """Go through images.bin; the points of each image are skipped."""
+    """Yield the rows of images.bin; each image's points are skipped."""
     size = os.fstat(file.fileno()).st_size
     for _ in range(unpacked(file, "Q")[0]):
         _, *pose, camera = unpacked(file, "I7dI")
@@ -161,7 +161,7 @@ def binary_images(file: BinaryIO) -> Iterator[Posed]:
 
 
 def lines(file: BinaryIO) -> Iterator[str]:
-    """Go through a text file by lines, of which only the first characters are kept: points can fill megabytes."""
+    """Yield the lines of a text file, cut to their first characters: lines of points can have megabytes."""
     while line := file.readline(2 * LONGEST_NAME):
         rest = line
         while rest and not rest.endswith(b"\n"):
@@ -170,7 +170,7 @@ def lines(file: BinaryIO) -> Iterator[str]:
 
 
 def text_lenses(file: BinaryIO) -> Iterator[tuple[int, Lens]]:
-    """Go through cameras.txt by numbers of cameras."""
+    """Yield the rows of cameras.txt with the cameras' numbers."""
     for line in lines(file):
         if line and not line.startswith("#"):
             number, model, width, height, *parameters = line.split()
@@ -180,7 +180,7 @@ def text_lenses(file: BinaryIO) -> Iterator[tuple[int, Lens]]:
 
 
 def text_images(file: BinaryIO) -> Iterator[Posed]:
-    """Go through images.txt; the line behind each image's holds its points, and may be empty."""
+    """Yield the rows of images.txt. The line after each row has the image's points, and may be empty."""
     rows = lines(file)
     for line in rows:
         if line and not line.startswith("#"):

@@ -1,4 +1,4 @@
-"""`distilled-splat shrink`: a small splat of a big one, without its photos."""
+"""`distilled-splat shrink`: make a small splat from a big one, without its photos."""
 
 from __future__ import annotations
 
@@ -12,47 +12,48 @@ import tyro
 
 @dataclass
 class Shrink:
-    """Refit a small splat to a big one, without its photos: to .ply, compressed .ply, .splat, .spz, .sog or .glb."""
+    """Make a small splat from a big one without its photos: .ply, compressed .ply, .splat, .spz, .sog or .glb."""
 
     splats: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """The splat to shrink: a file of any trainer (.ply, .spz, .splat, .ksplat, .sog, .glb, .pt), or a run folder. More
-    splats of the same scene, in the same frame, help to teach the small one."""
+    """The splat to shrink: a file of any trainer (.ply, .spz, .splat, .ksplat, .sog, .glb, .pt), or a run folder.
+    Further splats of the same scene, in the same frame, become additional teachers of the small splat."""
     output: Path = Path("small.ply")
-    """File to write; its ending says the format. With several sizes their numbers of Gaussians are put before it."""
+    """File to write; its ending sets the format. With several sizes, each file name ends in -<number of Gaussians>."""
     keep_fraction: tuple[float, ...] = ()
-    """Sizes as parts of the Gaussians; 0.1 if no size is given at all."""
+    """Sizes as fractions of the splat's Gaussians. Without any size option: 0.1."""
     num_gaussians: tuple[int, ...] = ()
-    """Sizes in Gaussians."""
+    """Sizes as numbers of Gaussians."""
     target_mb: tuple[float, ...] = ()
     """Sizes of the file in megabytes (10^6 bytes)."""
     sh_degree: int = 4
-    """Leave out the spherical harmonics above this degree: without any, a file has a quarter of the size."""
+    """Remove the spherical harmonics above this degree. A .ply of degree 0 has about a quarter of the size."""
     cameras: Optional[Path] = None
-    """Where the photos were taken from, if that is known: transforms.json, a COLMAP model, Inria's cameras.json or a
-    run of nerfstudio. Without it views are found by themselves."""
+    """Cameras of the original photos, if you have them: transforms.json, a COLMAP model, Inria's cameras.json, or a run
+    of nerfstudio. By default the command invents views."""
     views: int = 200
-    """Number of views to find."""
+    """Largest number of views to invent. Ignored with --cameras."""
     iterations: int = 3000
-    """Steps of the refit."""
+    """Training steps for each size."""
     minutes: Optional[float] = None
-    """Time for the whole command: steps, and views if need be, are chosen so that it ends then; in place of
-    --iterations."""
+    """Time for the whole command, in minutes. The command chooses the number of steps, and of views if necessary, to
+    finish in this time. Replaces --iterations."""
     seed: int = 0
-    """Of all that is drawn by chance."""
+    """Seed of all random numbers."""
     preview: Optional[Path] = None
-    """Also write a picture of the views to this file: what some show, and where all stand."""
+    """Also write a picture to this file: some of the views, and a plan of all cameras."""
     report: Optional[Path] = None
-    """Also write the report of the (smallest) refit to this file: a page with pictures to slide over."""
+    """Also write a report of the (smallest) result to this file: an HTML page with pictures to compare with a
+    slider."""
     json: Optional[Path] = None
-    """Also write the table to this file."""
+    """Also write the table to this JSON file."""
     keep_work: bool = False
-    """Keep the folder of the work beside the output: the views, the runs and their checkpoints."""
+    """Keep the work folder beside the output: the views, the runs and their checkpoints."""
 
     def run(self) -> None:
-        """Shrink, print the table and name the files.
+        """Shrink the splat, print the table, and print the path of each file.
 
         Raises:
-            ValueError: if something that is asked for cannot be; nothing is written then.
+            ValueError: if an option cannot be fulfilled; then nothing is written.
             SystemExit: if a training fails or is interrupted; the same command resumes it.
         """
         from rich.console import Console

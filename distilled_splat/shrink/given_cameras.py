@@ -1,4 +1,4 @@
-"""Cameras that somebody names by a file, a folder or a run, in each world that their splat may be in."""
+"""Reads cameras from a file, a folder or a run, in each frame that their splat may have."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WHAT_TO_GIVE = (
 )
 JSON_NAMES = ("transforms.json", "transforms_train.json")
 LONGEST_CONFIG = 1 << 18
-"""Characters of a config.yml; nerfstudio's have about 10 thousand."""
+"""Characters of a config.yml. nerfstudio's have about 10 thousand."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class GivenCameras:
 
     Attributes:
         kind: what was read, in plain words.
-        readings: the cameras by the name of the world they are read in; see `camera_frames.readings_of`. All lists
-            have the same cameras in the same order, on the CPU.
-        photos: where each camera's photo is, None where there is none.
+        readings: the cameras by name of the frame; see `camera_frames.readings_of`. All lists have the same cameras in
+            the same order, on the CPU.
+        photos: path of each camera's photo; None without a photo.
     """
 
     kind: str
@@ -47,26 +47,26 @@ class GivenCameras:
     photos: tuple[Optional[Path], ...]
 
     def moved(self, scale: float, shift: Tensor) -> GivenCameras:
-        """Return the cameras moved with their splat by x -> (x - shift) scale, in every reading; `shift` is [3]."""
+        """Return the cameras moved with their splat by x -> (x - shift) scale, in every frame; `shift` is [3]."""
         return replace(self, readings={name: moved(views, scale, shift) for name, views in self.readings.items()})
 
     def summary(self) -> list[Any]:
-        """Return all that was read as JSON's types, by which changed cameras are told from the same ones."""
+        """Return everything that was read as JSON's types; it differs if the cameras differ."""
         poses = {name: [[view.viewmat.tolist(), view.K.tolist(), view.width, view.height] for view in views]
                  for name, views in self.readings.items()}  # fmt: skip
         return [self.kind, poses, [str(photo) for photo in self.photos]]
 
 
 def read_cameras(path: Path) -> GivenCameras:
-    """Read cameras as pinholes: lens distortion is passed over, so are points; nothing in a file is ever run.
+    """Read cameras as pinholes, without running any code in the files. Lens distortion and points are ignored.
 
     Args:
-        path: nerfstudio's transforms.json or a folder with one (Blender's transforms_train.json too), a folder with a
-            sparse model of COLMAP, the cameras.json of Inria's trainer or a folder with one, or a run of nerfstudio
-            (its folder or its config.yml), whose data are looked for where they were and beside the run.
+        path: nerfstudio's transforms.json or a folder with it (also Blender's transforms_train.json), a folder with a
+            sparse model of COLMAP, the cameras.json of Inria's trainer or a folder with it, or a run of nerfstudio (its
+            folder or its config.yml). A run's data may have been moved together with the run.
 
     Raises:
-        ValueError: if there is nothing of the kind, or if it is damaged.
+        ValueError: if there are no such cameras, or the file is damaged.
     """
     path = path.expanduser()
     try:
@@ -80,15 +80,15 @@ def read_cameras(path: Path) -> GivenCameras:
 
 
 def given(recording: Recording, readings: dict[str, list[View]]) -> GivenCameras:
-    """Put what was read together."""
+    """Combine a recording with its cameras in each frame."""
     return GivenCameras(recording.kind, readings, tuple(shot.photo for shot in recording.shots))
 
 
 def recording_at(path: Path) -> Recording:
-    """Read a recording of cameras, not a run.
+    """Read a recording of cameras that is not a run.
 
     Raises:
-        ValueError: if there is none, or if it is damaged.
+        ValueError: if there is no recording, or it is damaged.
         OSError: if it cannot be read.
     """
     if not path.exists():
@@ -109,20 +109,20 @@ def recording_at(path: Path) -> Recording:
 
 
 def run_at(path: Path) -> Optional[Path]:
-    """Return the run's folder that a path stands for, None if it is no run."""
+    """Return the run folder for a path to a run or to its config.yml; None if the path is not a run."""
     folder = path.parent if path.name == "config.yml" else path
     return folder if (folder / "config.yml").is_file() else None
 
 
 def cameras_of_run(run: Path) -> GivenCameras:
-    """Read the cameras of a nerfstudio run from its data, carried by what the run's dataparser_transforms.json notes.
+    """Read a nerfstudio run's cameras from its data, and move them as the run's dataparser_transforms.json says.
 
-    That is exactly the world that ns-export writes, whatever options the dataparser had: `nerfstudio`. The other worlds
-    that `distilled-splat export` writes are there too: `upright` and `capture`.
+    The frame `nerfstudio` is then exactly the frame that ns-export writes, for any options of the dataparser. The
+    result also has the other frames of `distilled-splat export`: `upright` and `capture`.
 
     Raises:
-        ValueError: if the run names no data, they are gone, or the run has not noted how they were moved.
-        OSError: if something cannot be read.
+        ValueError: if the run names no data, the data are missing, or the run has not recorded how they were moved.
+        OSError: if a file cannot be read.
     """
     frame = read_frame(run)
     if frame is None or not bool(frame[0].isfinite().all()) or not frame[1] > 0:
@@ -146,13 +146,13 @@ def cameras_of_run(run: Path) -> GivenCameras:
 
 
 def data_of(run: Path) -> Path:
-    """Return where the data lie that a run's config.yml names, there or beside the run; see `runs.whereabouts`.
+    """Return the path of the data that a run's config.yml names; see `runs.whereabouts`.
 
-    The file is taken apart as text is: none of its tags is followed, so that it can make no object and run no code.
+    The file is parsed without following its tags, so it can make no object and run no code.
 
     Raises:
-        ValueError: if it cannot be read, or names none.
-        OSError: if it cannot be opened.
+        ValueError: if the file cannot be parsed, or names no data.
+        OSError: if the file cannot be opened.
     """
     config = run / "config.yml"
     try:
@@ -177,7 +177,7 @@ def data_of(run: Path) -> Path:
 
 
 def path_in(tree: Any, keys: tuple[str, ...]) -> Optional[Path]:
-    """Return the path or word under keys of a YAML tree: a scalar, or the parts of a path as Python's YAML has them."""
+    """Return the path under these keys of a YAML tree: a scalar, or the parts of a path in Python's YAML."""
     for key in keys:
         tree = next((value for name, value in pairs(tree) if name == key), None)
     if isinstance(tree, yaml.SequenceNode):
@@ -188,6 +188,6 @@ def path_in(tree: Any, keys: tuple[str, ...]) -> Optional[Path]:
 
 
 def pairs(tree: Any) -> Iterator[tuple[str, Any]]:
-    """Go through the entries of a YAML mapping; there are none of anything else."""
+    """Yield the entries of a YAML mapping; nothing for other nodes."""
     if isinstance(tree, yaml.MappingNode):
         yield from ((name.value, value) for name, value in tree.value if isinstance(name, yaml.ScalarNode))

@@ -1,8 +1,8 @@
-"""Cameras for a splat of which nobody knows the photos: where there is room to stand, and much to be seen.
+"""Invents cameras for a splat without photos, at free places from which much of the splat is visible.
 
-A splat has its Gaussians where photos had detail, and as small as the photos could tell. So a good view is one that
-shows many Gaussians, each at a size of about a pixel or more, sharply, with nothing close before it. Where nobody has
-taken photos there are few Gaussians, large ones, and fog.
+A splat has its Gaussians where photos had detail, and they are as small as the photos could resolve. So a good view
+shows many Gaussians, each at a size of about a pixel or more, sharply, with nothing close to the camera. Where nobody
+took photos, there are few, large Gaussians, and fog.
 """
 
 from __future__ import annotations
@@ -21,52 +21,53 @@ from distilled_splat.ops.views import View
 from distilled_splat.splat.gaussians import SH_DEGREE_0, Gaussians
 
 FIELD_OF_VIEW = math.radians(65)
-"""Across the longer side of an invented picture."""
+"""Field of view along the longer side of an invented picture."""
 ASPECT = 4 / 3
 INSIDE, AROUND = 2400, 800
-"""Candidate places inside the bulk and a little beyond it, and on spheres about it."""
+"""Numbers of candidate places: in the bulk and a little beyond it, and on spheres around the bulk."""
 RADII = (1.4, 1.8, 2.4, 3.2)
 FEW_DIRECTIONS, DIRECTIONS = 256, 1024
-"""Directions to follow rays in, from all candidates and from those that are worth a closer look."""
+"""Number of rays from each candidate: first from all, then from those worth a closer look."""
 AXES = 64
-"""Directions to look in from each place."""
+"""Number of viewing directions at each place."""
 MOST_EYES = 700
-"""Candidates to look at closely."""
+"""Largest number of candidates in the closer look."""
 THICKEST = 0.02
-"""Part of the light that may be lost in a cell's length where an eye stands."""
+"""Largest fraction of the light that may be lost over a cell's length at an eye."""
 CLEARANCE = 0.08
-"""Half sides of the bulk that should be free before nearly all of an eye's rays."""
+"""Free distance in front of nearly all rays of an eye, in half sides of the bulk."""
 LEAST_WORTH = 0.25
-"""Places whose best view shows less than this part of what the best view of all shows are not taken."""
+"""Places are skipped if their best view shows less than this fraction of what the best view of all shows."""
 ROOM = 0.4
-"""Part of an eye's rays that end on something in a room, with some space about the eye; around objects it is less."""
+"""In a room, at least this fraction of an eye's rays ends on something, with some space around the eye. It is smaller
+around objects."""
 FILLED = 0.4
-"""Part of a picture that shows something in the views by which that distance is estimated."""
+"""Smallest covered fraction of the pictures from which the scale of detail is estimated."""
 WITHIN = 0.35
-"""Part of the views that are taken from within."""
+"""Fraction of the views that are taken from within a room."""
 KNOWN, MOSTLY = 0.05, 0.6
-"""Part of a block's Gaussians that views from within must show for it to be known from that side; part of what a view
-from further away shows that must be known."""
+"""A side of a block is known if views from within show more than the first fraction of the block's Gaussians. A view
+from elsewhere may be taken if at least the second fraction of what it shows is known."""
 BEST_VIEWS = 50
-"""Views by which the distance that the photos were taken from is estimated."""
+"""Number of views from which the scale of detail is estimated."""
 BLOCK = 4
-"""Cells along each axis that count as one when the views' coverage is measured."""
+"""Cells along each axis of a block; the views' coverage is counted by blocks."""
 SIDES = 14
-"""Directions from which each block is to be seen."""
+"""Number of sides from which each block should be visible."""
 LEAST_COVERED = 0.05
-"""Part of a picture that must show something."""
+"""Smallest fraction of a picture that must show something."""
 BLURRED = 2.0
-"""How much larger than usual Gaussians are in a picture where they are fog, in its logarithm."""
+"""Gaussians in a picture are fog if they are larger than usual by this, in the logarithm."""
 
 
 @dataclass(frozen=True)
 class Invented:
-    """Views that were chosen, in the order of their worth.
+    """The chosen views, in the order in which they were chosen.
 
     Attributes:
-        eyes: places, [V, 3].
+        eyes: camera centres, [V, 3].
         looks: unit vectors along the views' axes, [V, 3].
-        scale: logarithm of distance over size of the Gaussians that they show.
+        scale: logarithm of distance over size of the Gaussians in the views.
     """
 
     eyes: Tensor
@@ -75,7 +76,7 @@ class Invented:
 
 
 def candidate_eyes(space: Space, generator: torch.Generator) -> Tensor:
-    """Return free places inside a splat's bulk and around it, in no order, [E, 3]."""
+    """Return free places in and around a splat's bulk, in random order, [E, 3]."""
     inside = 1.2 * (2 * torch.rand(INSIDE, 3, generator=generator) - 1)
     outside = torch.nn.functional.normalize(torch.randn(AROUND, 3, generator=generator), dim=1)
     outside = outside * torch.tensor(RADII).repeat(AROUND // len(RADII))[:, None]
@@ -84,18 +85,18 @@ def candidate_eyes(space: Space, generator: torch.Generator) -> Tensor:
 
 
 def worth_of(space: Space, hits: Hits, cone: Tensor) -> tuple[Tensor, float]:
-    """Return how many Gaussians each ray stands for, and the scale of detail that views should show.
+    """Return how many Gaussians each ray stands for, and the scale of detail of good views.
 
-    That scale is the logarithm of a Gaussian's distance over its size. Training makes Gaussians of about two pixels; so
-    it is nearly the same all over a photo, and where nobody took photos it is smaller. The best views tell it.
+    The scale is the logarithm of a Gaussian's distance over its size. Training makes Gaussians of about two pixels, so
+    this logarithm is nearly uniform over a photo, and smaller where nobody took photos. The best views reveal it.
 
     Args:
-        space: where the splat has something.
-        hits: what the rays end on, [E, D].
+        space: the occupied space of the splat.
+        hits: the ends of the rays, [E, D].
         cone: which rays a view along each axis shows, 0 or 1, [A, D].
 
     Returns:
-        The Gaussians by ray that are resolved and sharp, [E, D], and the scale.
+        For each ray the number of Gaussians that are resolved and sharp, [E, D], and the scale.
     """
     distance = torch.where(hits.ends, hits.distance, 0.0)
     log_ratio = distance.clamp_min(1e-6).log() - space.log_detail[hits.cell]
@@ -112,25 +113,25 @@ def worth_of(space: Space, hits: Hits, cone: Tensor) -> tuple[Tensor, float]:
 
 
 def outer_scale(cells: Tensor) -> Tensor:
-    """Return m of the points that were contracted into cells: how much longer they are in space is its square."""
+    """Return m of the points that were contracted into cells; m squared is how much longer they are in space."""
     return 1 / (2 - ((place_of(cells) + 0.5) * CELL - 2).abs().amax(dim=0).clamp_min(1.0))
 
 
 def invent(space: Space, count: int, shows: Callable[[Tensor, Tensor, float], bool], seed: int = 0) -> Invented:
     """Choose views of a splat: of an object from all around, of a room from within.
 
-    Within is where many rays end on something. From outside a room its walls' backs would be seen, which nobody has
-    taken photos of; so the other views of it must show what views from within show, from the same side.
+    Places are within a room if many of their rays end on something. Views from outside a room would show the backs of
+    its walls, which nobody photographed. So all further views may only show what views from within show from that side.
 
     Args:
-        space: where the splat has something, in its unit frame.
-        count: number of views, at most.
-        shows: looks at a view from a place [3] along an axis [3] itself, at a scale of detail, and tells whether it is
-            a picture of something; a place whose view is none is not taken again.
-        seed: of the candidates.
+        space: the occupied space of the splat, in its unit frame.
+        count: largest number of views.
+        shows: renders the view from a place [3] along an axis [3] at a scale of detail, and returns whether it is a
+            good picture. After a bad picture its place is not used any more.
+        seed: seed of the candidate places.
 
     Raises:
-        ValueError: if nothing can be seen from anywhere.
+        ValueError: if nothing is visible from anywhere.
     """
     eyes = candidate_eyes(space, torch.Generator().manual_seed(seed))
     if len(eyes) == 0:
@@ -174,24 +175,24 @@ def choose(
     is_picture: Callable[[int, int], bool],
     allowed: Optional[Tensor] = None,
 ) -> tuple[list[tuple[int, int]], Tensor]:
-    """Choose views one by one, each the one that adds most to what the others show.
+    """Choose views one by one; each is the view that adds most to the views before it.
 
-    Each view adds the Gaussians that it shows, the less the more often others show the same block from the same side.
+    A view adds the Gaussians that it shows. A block counts less, the more often other views show it from the same side.
 
     Args:
-        worth: Gaussians that each ray shows, [E, D].
+        worth: number of Gaussians that each ray shows, [E, D].
         column: block and side that each ray sees, [E, D].
-        weights: Gaussians in each block, by block and side, [columns].
+        weights: number of Gaussians in each block, by block and side, [columns].
         cone: which rays a view along each axis shows, [A, D].
-        count: number of views, at most.
-        is_picture: tells whether the view of a place along an axis is worth taking; a place of which one is not is not
-            taken again.
-        allowed: the views to choose from, [E, A]; all if not given.
+        count: largest number of views.
+        is_picture: returns whether the view of a place along an axis is a good picture. After a bad picture its place
+            is not used any more.
+        allowed: which views may be chosen, [E, A]; None: all.
 
     Returns:
-        The views, as numbers of place and axis; and how many Gaussians they show of each block and side, [columns].
+        The views, as indices of place and axis; and the number of Gaussians that they show, by block and side.
     """
-    gain = worth @ cone.T  # [E, A], of late: what others show has since been taken off for some only
+    gain = worth @ cone.T  # [E, A], an upper bound: some entries are older than the last chosen views
     gain[gain.amax(dim=1) < LEAST_WORTH * gain.max()] = 0
     if allowed is not None:
         gain = gain * allowed
@@ -202,7 +203,7 @@ def choose(
         now = (worth[eye] / (1 + seen[column[eye]] / weights[column[eye]])) @ cone.T
         gain[eye] = torch.minimum(gain[eye], now)
         if float(gain[eye, axis]) < float(gain.max()):
-            continue  # gains only fall, so that the others need not be computed anew
+            continue  # gains only fall, so an upper bound suffices for the other places
         if not is_picture(eye, axis):
             gain[eye] = 0
             continue
@@ -213,29 +214,29 @@ def choose(
 
 
 def enclosure(hits: Hits) -> Tensor:
-    """Return the part of each eye's rays that end on something, [E]."""
+    """Return the fraction of each eye's rays that ends on something, [E]."""
     return hits.ends.float().mean(dim=1)
 
 
 def most_enclosed(hits: Hits) -> float:
-    """Return how enclosed one can be in a splat, with room about oneself and without fog."""
+    """Return the largest enclosure of an eye that has space around it and no fog."""
     fog = torch.where(hits.ends, hits.fog, torch.nan).nanmedian(dim=1).values
     found = enclosure(hits)[(hits.nearest > 0.2) & (fog < 0.6)]
     return float(found.topk(min(10, len(found))).values[-1]) if len(found) else 0.0
 
 
 def worthwhile(gain: Tensor) -> Tensor:
-    """Return the places, in their order, whose best view by gain [E, A] is not much worse than the best of all."""
+    """Return the indices of the places whose best view, by gain [E, A], is not much worse than the best view of all."""
     best = gain.amax(dim=1)
     return (best >= LEAST_WORTH * best.max()).nonzero()[:, 0]
 
 
 def columns(space: Space, cells: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """Number the blocks of space that rays end in, with the side that they see each from.
+    """Number the pairs of a block of space and a side from which rays see it.
 
     Args:
-        space: where the splat has something.
-        cells: where rays end, [E, D].
+        space: the occupied space of the splat.
+        cells: the cells in which the rays end, [E, D].
         directions: of the rays, [D, 3].
 
     Returns:
@@ -253,7 +254,7 @@ def columns(space: Space, cells: Tensor, directions: Tensor) -> tuple[Tensor, Te
 def looking(
     eye: Tensor, look: Tensor, up: Tensor, width: int, height: int, focal: float, device: torch.device | str = "cpu"
 ) -> View:
-    """Return the view from a place along an axis, with `up` up in the picture as far as it can be."""
+    """Return the view from a place along an axis, with `up` as far up in the picture as possible."""
     forward, up = look.double() / look.double().norm(), up.double()
     right = torch.linalg.cross(forward, up)
     if float(right.norm()) < 1e-3:  # straight up or down
@@ -267,12 +268,12 @@ def looking(
 
 
 def sharpness(gaussians: Gaussians, view: View, scale: float) -> float:
-    """Return the part of what a view shows that is detail of the splat, and not fog or the inside of something.
+    """Return the fraction of the covered pixels that shows detail of the splat, not fog or the inside of something.
 
     Args:
         gaussians: the splat.
         view: a small view.
-        scale: logarithm of distance over size of the Gaussians that photos show.
+        scale: logarithm of distance over size of the Gaussians in photos.
     """
     lowest, highest = -16.0, 2.0
     sizes = gaussians.log_scales.sum(dim=1) - gaussians.log_scales.amin(dim=1)

@@ -1,4 +1,4 @@
-"""Views in a file beside the capture that is made of them: found once, and read by whoever goes on with the work."""
+"""Stores views in a file beside their capture, so that resumed work reads them instead of inventing them again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VIEWS_NAME = "views.json"
 
 
 def write_views(path: Path, views: Views) -> None:
-    """Write views, to the last bit of every number."""
+    """Write views with every number at full precision."""
     content = {
         "words": views.words, "up": views.up.tolist(),
         "train": [plain(view) for view in views.train], "test": [plain(view) for view in views.test],
@@ -25,7 +25,7 @@ def write_views(path: Path, views: Views) -> None:
 
 
 def read_views(path: Path, device: torch.device) -> Optional[Views]:
-    """Read views that were written before; None if there are none, or the file is damaged."""
+    """Read stored views; None if there are none, or the file is damaged."""
     try:
         content = json.loads(read_text(path))
         train, test = ([view_from(found, device) for found in content[name]] for name in ("train", "test"))
@@ -42,10 +42,10 @@ def plain(view: View) -> dict[str, Any]:
 
 
 def view_from(content: dict[str, Any], device: torch.device) -> View:
-    """Return the view that `plain` has made this of.
+    """Return the view from the result of `plain`.
 
     Raises:
-        ValueError, KeyError, TypeError, RuntimeError: if it is none.
+        ValueError, KeyError, TypeError, RuntimeError: if the content is not a view.
     """
     viewmat = torch.tensor(content["viewmat"], dtype=torch.float32).reshape(4, 4)
     K = torch.tensor(content["K"], dtype=torch.float32).reshape(3, 3)

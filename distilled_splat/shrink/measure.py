@@ -1,4 +1,4 @@
-"""What a shrunk splat has lost: its pictures beside the original's, at views that nothing was trained on."""
+"""The quality that a shrunk splat has lost: its pictures against the original's, at views held out from training."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from distilled_splat.ops.views import View
 from distilled_splat.splat.gaussians import Gaussians
 
 GREY = 0.5
-"""The background that pictures are compared on."""
+"""Background grey of the compared pictures."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One splat beside the original.
+    """One splat compared with the original.
 
     Attributes:
-        name: what it is.
-        gaussians: how many it has.
-        megabytes: of its file, in 10^6 bytes; None where none was written.
-        psnr: mean over the views of the PSNR against the original's pictures, in dB; None for the original itself.
-        ssim: mean of the SSIM.
+        name: what the row shows.
+        gaussians: number of Gaussians.
+        megabytes: size of its file, in 10^6 bytes; None without a file.
+        psnr: mean PSNR against the original's pictures, in dB; None for the original itself.
+        ssim: mean SSIM against the original's pictures.
     """
 
     name: str
@@ -49,7 +49,7 @@ def pictures(gaussians: Gaussians, views: Sequence[View], antialiased: bool) -> 
 def compared(
     name: str, shown: Sequence[Tensor], true: Sequence[Tensor], gaussians: int, megabytes: Optional[float]
 ) -> Row:
-    """Measure pictures by the original's."""
+    """Measure pictures against the original's."""
     both = list(zip(shown, true))
     return Row(
         name, gaussians, megabytes,
@@ -59,7 +59,7 @@ def compared(
 
 
 def print_rows(rows: Sequence[Row], views: int, console: Console) -> None:
-    """Print the table."""
+    """Print the rows as a table."""
     table = Table("", "Gaussians", "MB", "PSNR, dB", "SSIM", title=f"Beside the original, at {views} other views")
     for row in rows:
         megabytes = "" if row.megabytes is None else f"{row.megabytes:.3f}"

@@ -1,4 +1,4 @@
-"""Pictures of the views that were chosen: what they show, and where they stand."""
+"""A picture of the chosen views: some of them rendered, and a plan of all cameras."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ COLUMNS = 6
 TILE = 200
 PLAN = 600
 REACH = 3.5
-"""Half sides of the bulk that the plan shows."""
+"""Range of the plan, in half sides of the bulk."""
 
 
 def write_preview(path: Path, gaussians: Gaussians, views: Sequence[View], up: torch.Tensor) -> None:
-    """Write a contact sheet of some views, and beside it a plan of all of them from above.
+    """Write a contact sheet of some views beside a plan of all cameras from above.
 
     Args:
         path: the picture's file.
@@ -54,7 +54,7 @@ def picture(gaussians: Gaussians, view: View) -> Image.Image:
 
 
 def plan(gaussians: Gaussians, views: Sequence[View], up: torch.Tensor) -> Image.Image:
-    """Draw the Gaussians from above in grey, and the cameras as red points with the way they look."""
+    """Draw the Gaussians from above in grey, and the cameras as red points with their directions."""
     side = torch.linalg.cross(up, torch.eye(3)[int(up.abs().argmin())])
     ground = torch.stack((side / side.norm(), torch.linalg.cross(up, side / side.norm())))
     flat = (gaussians.means.cpu() @ ground.T).numpy()

@@ -1,4 +1,4 @@
-"""Cameras as somebody's file has them, in one form for all formats, checked number by number."""
+"""Cameras from a stranger's file, in one form for all formats, with every number checked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ORIENTATIONS: tuple[Orientation, ...] = get_args(Orientation)
 LONGEST_SIDE = 1 << 16
 """Pixels; no photo is larger."""
 SLACK = 0.02
-"""How far a pose may be from a rotation: entries of R R^T - I. Files hold as few as three decimals."""
+"""Tolerance for a pose's rotation: entries of R R^T - I. Some files have only three decimals."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Shot:
         intrinsics: fx, fy, cx, cy in pixels.
         width: in pixels.
         height: in pixels.
-        photo: the photo that was taken there; None where there is none.
+        photo: path of the camera's photo; None without a photo.
     """
 
     pose: np.ndarray
@@ -39,15 +39,15 @@ class Shot:
 
 @dataclass(frozen=True)
 class Recording:
-    """All cameras of a file, and what it tells of its world.
+    """All cameras of a file, and what the file says about its coordinate frame.
 
     Attributes:
-        kind: what the file is, in plain words.
+        kind: kind of the file, in plain words.
         shots: the cameras, in the order of the file.
-        to_capture: from the world of the file into the capture's, a similarity [4, 4].
-        to_saved: from the world of the file into the one that ns-process-data saves, a similarity [4, 4].
-        orientation: how nerfstudio's dataparser turns the saved poses; None where trainers take them as they are.
-        z_up: whether z points up in the saved world where nothing turns it, as Blender's does.
+        to_capture: similarity [4, 4] from the file's frame to the capture's.
+        to_saved: similarity [4, 4] from the file's frame to the one that ns-process-data saves.
+        orientation: how nerfstudio's dataparser turns the saved poses; None if trainers do not turn them.
+        z_up: whether z points up in the saved frame if the poses are not turned, as in Blender.
     """
 
     kind: str
@@ -62,12 +62,12 @@ def numbers(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
     """Return finite numbers of a shape, float64.
 
     Args:
-        value: what the file holds.
-        shape: what it must be.
-        what: name of the thing and of where it stands, for the error.
+        value: the content of the file.
+        shape: the required shape.
+        what: name and place of the value, for the error message.
 
     Raises:
-        ValueError: if it is anything else.
+        ValueError: if the value is anything else.
     """
     try:
         found = np.array(value)
@@ -91,18 +91,18 @@ def shot(
     what: str,
     photo: Optional[Path] = None,
 ) -> Shot:
-    """Return a camera, checked.
+    """Return a camera after checking it.
 
     Args:
         rotation: camera-to-world in OpenCV axes, [3, 3].
-        centre: where the camera stands, [3].
+        centre: camera centre, [3].
         intrinsics: fx, fy, cx, cy in pixels.
         size: width and height in pixels.
-        what: name of the camera and of its file, for the error.
-        photo: the photo that was taken there.
+        what: name of the camera and of its file, for the error message.
+        photo: path of the camera's photo.
 
     Raises:
-        ValueError: if the pose is not a rigid one, the focal length is not positive, or the image has no size.
+        ValueError: if the pose is not rigid, the focal length is not positive, or the image has no size.
     """
     off = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
     placed = bool(np.isfinite(np.asarray(centre, np.float32)).all())
@@ -120,7 +120,7 @@ def shot(
 
 
 def check_similarity(matrix: np.ndarray, what: str) -> None:
-    """Refuse a change of frame [4, 4] that distorts shapes, or makes them nothing.
+    """Refuse a change of frame [4, 4] that distorts shapes or collapses them.
 
     Raises:
         ValueError: naming `what`.
@@ -132,12 +132,12 @@ def check_similarity(matrix: np.ndarray, what: str) -> None:
 
 
 def photo_at(folder: Path, name: Any) -> Optional[Path]:
-    """Return the photo that a file names, which may leave its ending out; None where there is none."""
+    """Return the path of the photo that a file names, with or without its ending; None if there is no such photo."""
     if not isinstance(name, str) or not name:
         return None
     try:
         return next(
             (path for end in ("", ".png", ".jpg", ".jpeg") if (path := folder / f"{name}{end}").is_file()), None
         )
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # the name is invalid for files
         return None

@@ -1,7 +1,7 @@
-"""The refit: a student of the splat itself, trained on the capture that it has taken of itself.
+"""The refit: trains students of the splat on the capture of its own renders.
 
-Of several sizes the largest starts with the splat, and each other with the next larger: that one is nearer to it, and
-takes less time to prune. All of them learn from the renders of the splat.
+With several sizes, the largest student starts from the splat, and each other one from the next larger student, which
+is closer to it and takes less time to prune. All students learn from the renders of the splat.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ METHOD = "distilled-splatfacto"
 
 @dataclass(frozen=True)
 class Plan:
-    """What all sizes have in common.
+    """The settings that all sizes share.
 
     Attributes:
         capture: the capture's folder.
@@ -32,10 +32,10 @@ class Plan:
         counts: the sizes, the largest first.
         output: folder of the runs.
         iterations: steps of each refit.
-        sh_degree: of the spherical harmonics.
-        antialiased: whether the splats are rendered so.
+        sh_degree: degree of the spherical harmonics.
+        antialiased: whether the splats are rendered antialiased.
         device_type: cuda or cpu.
-        seed: of the trainings.
+        seed: seed of the trainings.
     """
 
     capture: Path
@@ -53,16 +53,16 @@ class Plan:
         return self.output / self.capture.name / METHOD / self.name_of(count)
 
     def name_of(self, count: int) -> str:
-        """Return the name of such a run: the same capture may have runs of other lengths, and with other starts."""
+        """Return the name of the run of a size; it differs for other lengths and other starts on the same capture."""
         sizes = "-of-".join(map(str, [count, *self.larger(count)]))
         return f"{sizes}-gaussians-{self.iterations}-steps"
 
     def larger(self, count: int) -> tuple[int, ...]:
-        """Return the larger sizes, the next one first."""
+        """Return the larger sizes, the next larger one first."""
         return self.counts[: self.counts.index(count)][::-1]
 
     def job(self, count: int) -> Job:
-        """Return the training of a student of this size."""
+        """Return the job that trains the student of this size."""
         larger = self.larger(count)[:1]
         start = ("--pipeline.model.start-with", str(self.run_of(larger[0]))) if larger else ()
         command = (
@@ -82,12 +82,12 @@ class Plan:
         return Job(self.title(count), command, run / LOG_NAME, done, needs, self.iterations)
 
     def title(self, count: int) -> str:
-        """Return what a training is called."""
+        """Return the training's name for people."""
         return f"Student of {count} Gaussians"
 
 
 def refit(plan: Plan) -> None:
-    """Train the students that are missing, and show how far they are.
+    """Train the missing students, and show the progress.
 
     Raises:
         SystemExit: if a training fails or is interrupted; the same command resumes it.

@@ -1,4 +1,4 @@
-"""The whole job: views, a capture of the splat's own renders, a student of each size, files, and what was lost."""
+"""The whole job of `shrink`: views, a capture of the splat's renders, a student of each size, files, measurements."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ from distilled_splat.teachers.ensemble import TeacherEnsemble
 from distilled_splat.teachers.reading import Teacher, read_teacher
 
 RECIPE = 2
-"""Number of the recipe; what another one has begun is begun anew."""
+"""Version of the procedure. Work from another version is started again."""
 
 
 @dataclass(frozen=True)
 class Shrunk:
-    """One file that was written.
+    """One written file.
 
     Attributes:
-        path: where it lies.
-        gaussians: what it holds, in the unit frame.
+        path: path of the file.
+        gaussians: its Gaussians, in the unit frame.
         megabytes: its size, in 10^6 bytes.
     """
 
@@ -56,10 +56,10 @@ class Shrunk:
 
 
 def read_splats(paths: Sequence[Path]) -> list[Teacher]:
-    """Read the splats of one scene, the first being that which is to be shrunk.
+    """Read the splats of one scene; the first is the splat to shrink.
 
     Raises:
-        ValueError: if there is none, or one cannot be read.
+        ValueError: if there is none, or one of them cannot be read.
     """
     if not paths:
         raise ValueError("There is no splat to shrink: give a file, or a run folder.")
@@ -67,16 +67,16 @@ def read_splats(paths: Sequence[Path]) -> list[Teacher]:
 
 
 class Shrinking:
-    """One splat that is being shrunk, with the folder in which that can be resumed."""
+    """The shrinking of one splat. Its work folder lets it resume."""
 
     def __init__(self, paths: Sequence[Path], output: Path, form: Format, sh_degree: int, console: Console) -> None:
         """Read the splats.
 
         Args:
-            paths: of the splats of one scene, the first being that which is to be shrunk.
+            paths: the splats of one scene; the first is the splat to shrink.
             output: the file to write.
-            form: its format.
-            sh_degree: spherical harmonics above this degree are left out.
+            form: the file's format.
+            sh_degree: spherical harmonics above this degree are removed.
             console: where to print.
 
         Raises:
@@ -106,21 +106,21 @@ class Shrinking:
         report: Optional[Path],
         keep_work: bool,
     ) -> tuple[list[Row], int]:
-        """Do the whole job, and return the table's rows and the number of views that they were measured at.
+        """Do the whole job. Return the table's rows, and the number of views that they were measured at.
 
         Args:
-            counts: sizes, the largest first.
-            cameras: a file of cameras, None to find them.
-            num_views: how many to find.
-            iterations: steps of each refit, where no time is given.
-            minutes: the time for the whole command, by which steps and views are chosen.
-            seed: of all that is drawn.
-            preview: file for a picture of the views, None for none.
-            report: file for the report of the smallest size, None for none.
-            keep_work: whether the folder of the work stays.
+            counts: sizes in Gaussians, the largest first.
+            cameras: a file of cameras; None: invent views.
+            num_views: largest number of views to invent.
+            iterations: steps of each refit, if `minutes` is None.
+            minutes: time for the whole command, which sets the numbers of steps and views.
+            seed: seed of all random numbers.
+            preview: file for a picture of the views; None: no picture.
+            report: file for the report of the smallest size; None: no report.
+            keep_work: whether to keep the work folder.
 
         Raises:
-            ValueError: if there is no place to look from, the cameras do not fit, or the time is too short.
+            ValueError: if no view can be invented, the cameras do not fit the splat, or the time is too short.
             SystemExit: if a training fails or is interrupted.
         """
         work = self.output.parent / f".{self.output.name}.work" / self.name_of_work(cameras, num_views, seed)
@@ -147,7 +147,7 @@ class Shrinking:
             rows = self.measured(written, views)
         except ValueError:
             if not (work / VIEWS_NAME).exists():
-                shutil.rmtree(work.parent, ignore_errors=True)  # there is no place to look from, and so no work
+                shutil.rmtree(work.parent, ignore_errors=True)  # without views there is no work to resume
             raise
         finally:
             lock.release(force=True)
@@ -156,7 +156,7 @@ class Shrinking:
         return rows, len(views.test)
 
     def name_of_work(self, cameras: Optional[Path], num_views: int, seed: int) -> str:
-        """Return a name for all that the capture depends on: what was begun under it is gone on with.
+        """Return a folder name from everything that the capture depends on. Work in a folder of this name is resumed.
 
         Raises:
             ValueError: if the cameras cannot be read.
@@ -167,7 +167,7 @@ class Shrinking:
         return digest([RECIPE, files, given, num_views, seed, self.sh_degree])
 
     def views(self, work: Path, cameras: Optional[Path], num_views: int, seed: int) -> Views:
-        """Find the views or read those that are given, once: afterwards they lie with the work."""
+        """Invent the views or read the given cameras, and store them. Resumed work reads the stored views."""
         kept = read_views(work / VIEWS_NAME, self.device)
         if kept is not None:
             self.console.print("The views are kept from before.")
@@ -177,10 +177,10 @@ class Shrinking:
         return found
 
     def choice(self, work: Path, views: Views, counts: Sequence[int], minutes: float) -> Choice:
-        """Choose the views and the steps that fit into a time; what was chosen before stays when work is resumed.
+        """Choose the numbers of views and steps that fit into the time. Resumed work keeps its earlier choice.
 
         Raises:
-            ValueError: if there is no time for anything useful.
+            ValueError: if the time is too short for useful work.
         """
         record, name = work / RECORD_NAME, f"{minutes:g} minutes for {counts}"
         choices = read_record(work).get("choices", {})
@@ -202,7 +202,7 @@ class Shrinking:
         return choice
 
     def prepare(self, work: Path, views: Views, counts: Sequence[int], iterations: int, seed: int) -> Plan:
-        """Write the splats in their unit frame, and the capture of their renders, unless that is there."""
+        """Write the splats in their unit frame, and the capture of their renders, unless they exist."""
         capture = work / f"capture-{len(views.train)}"
         paths = tuple(work / f"splat-{number}.ply" for number in range(1, len(self.splats) + 1))
         if not capture.exists():
@@ -224,7 +224,7 @@ class Shrinking:
         return Plan(capture, paths, tuple(counts), runs, iterations, self.sh_degree, self.antialiased, kind, 42 + seed)
 
     def write(self, plan: Plan, count: int, several: bool) -> Shrunk:
-        """Write one size in the splat's own units."""
+        """Write the file of one size, in the splat's own units."""
         small = with_degree(read_teacher(plan.run_of(count)).gaussians, self.sh_degree)
         ending = self.form.ending
         stem = self.output.name.removesuffix(ending)

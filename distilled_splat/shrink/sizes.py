@@ -1,4 +1,4 @@
-"""The sizes that a splat is shrunk to, as Gaussians: from fractions, numbers and megabytes."""
+"""The sizes to shrink to, in Gaussians: from fractions, numbers and megabytes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from distilled_splat.splat.formats import Format, with_degree
 from distilled_splat.splat.gaussians import Gaussians
 
 SAMPLE = 20000
-"""Gaussians that are tried first."""
+"""Number of Gaussians in the first trial."""
 TRIALS = 8
 MARGIN = 0.97
-"""A file of other Gaussians may be a little larger than the one that was tried."""
+"""Safety margin: a file of other Gaussians may be a little larger than the trial."""
 
 
 def counts_of(
@@ -24,7 +24,7 @@ def counts_of(
     form: Format,
     sh_degree: int,
 ) -> list[int]:
-    """Return the numbers of Gaussians that are asked for, the largest first and each once.
+    """Return the wanted numbers of Gaussians, the largest first and each once.
 
     Args:
         original: the splat.
@@ -32,10 +32,10 @@ def counts_of(
         num_gaussians: numbers of Gaussians.
         target_mb: sizes of the file, in 10^6 bytes.
         form: the file's format.
-        sh_degree: of the file's spherical harmonics.
+        sh_degree: degree of the file's spherical harmonics.
 
     Raises:
-        ValueError: if a size is not one, or is not smaller than the original.
+        ValueError: if a size is invalid, or is not smaller than the original.
     """
     total = len(original)
     counts: dict[int, str] = {}
@@ -61,7 +61,7 @@ def counts_of(
 
 
 def count_within(original: Gaussians, megabytes: float, form: Format, sh_degree: int) -> int:
-    """Return how many Gaussians fit into a file of so many 10^6 bytes, tried on parts of the original."""
+    """Return how many Gaussians fit into a file of this many megabytes (10^6 bytes), by trials with subsets."""
     wanted, count = megabytes * 1e6, min(SAMPLE, len(original))
     for _ in range(TRIALS):
         chosen = torch.linspace(0, len(original) - 1, count).round().long().unique()

@@ -1,4 +1,5 @@
-"""The frame that a splat is shrunk in: its bulk about the origin, at the size 1, whatever its own units are."""
+"""The unit frame, in which a splat is shrunk: its bulk lies around the origin with size 1, whatever the splat's
+units."""
 
 from __future__ import annotations
 
@@ -12,9 +13,9 @@ from torch import Tensor
 from distilled_splat.splat.gaussians import Gaussians
 
 OUTSIDE = 0.02
-"""Part of the Gaussians at either end of an axis that do not belong to the bulk: floaters, sky, far surroundings."""
+"""Fraction of the Gaussians at either end of an axis outside the bulk: floaters, sky, far surroundings."""
 FAINTEST = 1 / 255
-"""Opacity below which nothing is ever drawn."""
+"""Gaussians of a smaller opacity are never drawn."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ class UnitFrame:
 
     @classmethod
     def of(cls, splats: Sequence[Gaussians]) -> UnitFrame:
-        """Find the frame of some splats of one scene, by their Gaussians that can be seen.
+        """Return the frame of splats of one scene, from their visible Gaussians.
 
         Raises:
-            ValueError: if there is nothing to be seen.
+            ValueError: if no Gaussian is visible.
         """
         seen = [splat[torch.sigmoid(splat.logit_opacities) > FAINTEST].to("cpu") for splat in splats]
         means = torch.cat([splat.means for splat in seen]).double()
@@ -44,18 +45,18 @@ class UnitFrame:
         last = len(ordered) - 1
         low, high = ordered[round(OUTSIDE * last)], ordered[last - round(OUTSIDE * last)]
         longest = torch.cat([splat.log_scales.amax(dim=1) for splat in seen]).double()
-        # a single Gaussian, or many in one place, are as large as they look
+        # the size of the Gaussians matters for a single Gaussian, or for many in one place
         size = max(float((high - low).max()) / 2, 3 * math.exp(float(longest.median())))
         return cls((low + high) / 2, size)
 
     def into(self, gaussians: Gaussians) -> Gaussians:
-        """Bring Gaussians into this frame."""
+        """Move Gaussians into this frame."""
         means = (gaussians.means.double() - self.centre.to(gaussians.means.device)) / self.size
         log_scales = gaussians.log_scales.double() - math.log(self.size)
         return replace(gaussians, means=means.float(), log_scales=log_scales.float())
 
     def out_of(self, gaussians: Gaussians) -> Gaussians:
-        """Bring Gaussians back into their own units."""
+        """Move Gaussians from this frame back to the splat's own units."""
         means = gaussians.means.double() * self.size + self.centre.to(gaussians.means.device)
         log_scales = gaussians.log_scales.double() + math.log(self.size)
         return replace(gaussians, means=means.float(), log_scales=log_scales.float())

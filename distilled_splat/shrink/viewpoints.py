@@ -1,4 +1,4 @@
-"""What a splat is looked at from: the views that are given, or found, in its unit frame; and those to measure at."""
+"""The views of a splat in its unit frame, given or invented: those to train on, and those to measure at."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from distilled_splat.splat.gaussians import Gaussians
 from distilled_splat.student.virtual_views import views_between
 
 PIXELS_PER_GAUSSIAN = 1.5
-"""Size of a usual Gaussian in an invented picture: about what it was in the photos, and no larger."""
+"""Size of a typical Gaussian in an invented picture: about its size in the photos, and not larger."""
 NARROWEST, WIDEST = 256, 800
-"""Pixels across a picture."""
+"""Limits for the width of a picture, in pixels."""
 GLANCE = 64
-"""Pixels across the small renders by which views are judged."""
+"""Width in pixels of the small renders that rate views."""
 SHARP = 0.7
-"""Part of a view that must be detail."""
+"""Smallest fraction of a view that must show detail."""
 TEST_VIEWS = 24
 HELD_OUT_EVERY = 8
 
 
 @dataclass(frozen=True)
 class Views:
-    """What a splat is looked at from, in its unit frame.
+    """The views of a splat, in its unit frame.
 
     Attributes:
-        train: views to learn from.
+        train: training views.
         test: views to measure at.
-        up: unit vector, for pictures of them only, [3].
-        words: how they were found.
+        up: unit vector, used only for pictures of the views, [3].
+        words: where the views come from, for people.
     """
 
     train: list[View]
@@ -47,16 +47,16 @@ class Views:
     words: str
 
     def fewer(self, count: int) -> Views:
-        """Return so many of the views to learn from, spread over all of them."""
+        """Return the views with this many training views, spread evenly over all of them."""
         places = [place * len(self.train) // count for place in range(count)]
         return replace(self, train=[self.train[place] for place in places])
 
 
 def invented_views(gaussians: Gaussians, count: int, seed: int) -> Views:
-    """Find views of a splat in its unit frame; see `invented_cameras`.
+    """Invent views of a splat in its unit frame; see `invented_cameras`.
 
     Raises:
-        ValueError: if there is no place to look at it from.
+        ValueError: if nothing is visible from any free place.
     """
     device = gaussians.means.device
     up = upright(gaussians)
@@ -71,7 +71,7 @@ def invented_views(gaussians: Gaussians, count: int, seed: int) -> Views:
     width = round(min(max(2 * lens * math.tan(FIELD_OF_VIEW / 2), NARROWEST), WIDEST))
     focal = width / 2 / math.tan(FIELD_OF_VIEW / 2)
     if float((found.eyes @ up).median()) < float((gaussians.means.cpu() @ up).median()):
-        up = -up  # people look down more than up
+        up = -up  # people look down more often than up
     views = [
         looking(eye, look, up, width, round(width / ASPECT), focal, device)
         for eye, look in zip(found.eyes, found.looks)
@@ -84,22 +84,22 @@ def invented_views(gaussians: Gaussians, count: int, seed: int) -> Views:
 
 
 def held_out(views: list[View]) -> tuple[list[View], list[View]]:
-    """Set every eighth view apart, and of few views the last; a single one serves for both."""
+    """Hold out every eighth view, or the last of a few views. A single view serves for training and for measuring."""
     test = views[::HELD_OUT_EVERY] if len(views) >= HELD_OUT_EVERY else views[-1:]
     train = [view for view in views if not any(view is other for other in test)]
     return train or views, test
 
 
 def given_views(path: Path, gaussians: Gaussians, frame: UnitFrame) -> Views:
-    """Read the views that are given, and bring them into the unit frame.
+    """Read the given cameras, and move them into the unit frame.
 
     Args:
         path: see `given_cameras.read_cameras`.
         gaussians: the splat in its unit frame.
-        frame: that frame.
+        frame: the unit frame.
 
     Raises:
-        ValueError: if they cannot be read, or see nothing of the splat.
+        ValueError: if the cameras cannot be read, or see nothing of the splat.
     """
     device = gaussians.means.device
     given = read_cameras(path).moved(1 / frame.size, frame.centre)
@@ -112,13 +112,13 @@ def given_views(path: Path, gaussians: Gaussians, frame: UnitFrame) -> Views:
 
 
 def within(view: View) -> View:
-    """Return a view no wider and no higher than invented ones may be."""
+    """Return a view that is no wider and no higher than an invented view may be."""
     factor = min(WIDEST / max(view.width, view.height), 1.0)
     return rescaled(view, factor)
 
 
 def small(view: View) -> View:
-    """Return a view at the size of a glance."""
+    """Return a small view, to rate it."""
     return rescaled(view, GLANCE / view.width)
 
 
@@ -128,7 +128,7 @@ def rescaled(view: View, factor: float) -> View:
 
 
 def upright(gaussians: Gaussians) -> Tensor:
-    """Guess which way is up, by the axis along which a splat is flattest; the sign is open, [3]."""
+    """Guess the up axis, [3]: the direction in which the splat is flattest. The sign is arbitrary."""
     means = gaussians.means.cpu().double()
     inner = means[means.abs().amax(dim=1) < 1]
     inner = inner if len(inner) > 3 else means

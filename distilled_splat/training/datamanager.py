@@ -1,4 +1,4 @@
-"""nerfstudio's cache of photos, also on machines without a GPU."""
+"""nerfstudio's cache of photos, which also works without a GPU."""
 
 from __future__ import annotations
 
@@ -32,24 +32,23 @@ from distilled_splat.training.points import check_coordinates, clean_points
 
 @dataclass
 class PortableDatamanagerConfig(FullImageDatamanagerConfig):
-    """nerfstudio's full-image datamanager."""
+    """nerfstudio's full-image datamanager, which also works without a GPU."""
 
     _target: type = field(default_factory=lambda: PortableDatamanager)
     cache_images: Place = "gpu"  # type: ignore[assignment]  # nerfstudio's main branch knows disk, too
-    """Where photos are kept: in the GPU's memory (gpu; without a GPU, in the computer's), in the computer's (cpu), or
-    nowhere (disk): they stay files, and each is read just before its step. Photos that would take more than half of the
-    memory that is left are kept in the next of these places."""
+    """Where to keep the photos. gpu: in the GPU's memory (in the computer's, without a GPU). cpu: in the computer's
+    memory. disk: only in their files; each photo is read just before its step. Photos that need more than half of the
+    free memory move on to the next of these places."""
     float_cache_megabytes: float = 1024
-    """Cache the photos as floats if they are on the model's device and need less memory than this; otherwise each step
-    converts its photo."""
+    """Keep the photos as floats if they are on the model's device and need less memory than this, in megabytes.
+    Otherwise every step converts its photo."""
 
 
 class PortableDatamanager(FullImageDatamanager):
-    """Caches photos where nerfstudio does, but uses pinned memory only if there is a GPU.
+    """Keeps photos where nerfstudio does, but uses pinned memory only if there is a GPU.
 
-    Photos keep their alpha channel. A dataparser that composites them over a colour of its own (blender-data: white)
-    does not know the model's background, and a splat trained over random colours against white photos learns a white
-    wall.
+    Photos keep their alpha channel, because the model composites them over its own background. A dataparser that
+    composites them over white (blender-data does) would make a splat with a random background learn a white wall.
     """
 
     config: PortableDatamanagerConfig
@@ -58,7 +57,7 @@ class PortableDatamanager(FullImageDatamanager):
         folder = config.data or config.dataparser.data
         as_files = config.cache_images == "disk"
         if as_files:
-            config.cache_images = "cpu"  # nerfstudio's main branch would read files in processes, in another order
+            config.cache_images = "cpu"  # nerfstudio's main branch reads files in other processes, in another order
         with reading_data(folder):
             super().__init__(config, *arguments, **options)
             if self.test_mode != "inference":  # an export needs no photos
@@ -84,15 +83,15 @@ class PortableDatamanager(FullImageDatamanager):
         return with_transparency(self.dataset_type(dataparser_outputs=scene, scale_factor=scale))
 
     def photo_bytes(self) -> int:
-        """Return what all photos take in memory; those to train on may be floats."""
+        """Return the bytes that all photos need in memory; training photos may be kept as floats."""
         as_floats = self.place == "gpu"
         return photo_bytes(self.train_dataset, self.config, as_floats) + photo_bytes(self.eval_dataset, self.config)
 
     def make_room(self, needs: int) -> int:
-        """Keep the photos, which are not loaded yet, in another place if there is too little room, and say so.
+        """Choose another place for the photos if their memory is too small, and print this. No photo is loaded yet.
 
         Args:
-            needs: bytes that are needed on the device beside the photos.
+            needs: bytes that everything except the photos needs on the device.
 
         Returns:
             The bytes that photos will take in memory.
@@ -113,13 +112,13 @@ class PortableDatamanager(FullImageDatamanager):
     def _load_images(self, split: Literal["train", "eval"], cache_images_device: Literal["cpu", "gpu"]) -> Any:
         dataset = self.train_dataset if split == "train" else self.eval_dataset
         memory = self.device if self.place == "gpu" else "cpu"
-        # a finished run that is opened has made no room
+        # a finished run that is only opened has not called make_room
         as_files = self.place == "disk" or 2 * photo_bytes(dataset, self.config) > available_bytes(memory)
         pinned = self.on_gpu and (as_files or self.place == "cpu")
         files = PhotoFiles(dataset, self.config.cache_images_type, self.config.data, pinned)
         photos = track(files.in_order(), f"Reading the photos ({split})", len(files), transient=True)
         if as_files:
-            for _ in photos:  # each is looked at once, which settles its camera
+            for _ in photos:  # reading each photo once settles its camera
                 pass
             kept = files
         else:
@@ -130,14 +129,14 @@ class PortableDatamanager(FullImageDatamanager):
         return kept
 
     def convert(self, photos: list[dict[str, Any]]) -> None:
-        """Make floats of photos if they fit, so that none is converted anew in every step."""
+        """Convert photos to floats if they fit into memory, so that no step has to convert its photo."""
         if kept_as_floats(sum(photo["image"].numel() for photo in photos), self.config):
             for photo in photos:
                 if photo["image"].dtype == torch.uint8:
-                    photo["image"] = photo["image"].float().div_(255.0)  # in place: nothing is left over
+                    photo["image"] = photo["image"].float().div_(255.0)  # in place, without another copy
 
     def get_train_rays_per_batch(self) -> int:
-        """Return the pixels of the first photo, by which nerfstudio counts rays a second; it asks in each step."""
+        """Return the number of pixels of the first photo, from which nerfstudio reckons rays a second in each step."""
         return int(self.train_dataset.cameras.width[0]) * int(self.train_dataset.cameras.height[0])
 
     def next_train(self, step: int) -> tuple[Cameras, dict[str, Any]]:
@@ -158,7 +157,7 @@ class PortableDatamanager(FullImageDatamanager):
 
     @property
     def fixed_indices_eval_dataloader(self) -> Any:
-        """The held-out cameras, of shape [1], and their batches, each moved to the device on access."""
+        """The held-out cameras, of shape [1], and their batches. Each is moved to the device on access."""
         return HeldOutBatches(self.eval_dataset.cameras, self.cached_eval, self.device)
 
     @cached_property
@@ -172,7 +171,7 @@ class PortableDatamanager(FullImageDatamanager):
 
 
 class HeldOutBatches(Sequence[tuple[Cameras, dict[str, Any]]]):
-    """Cameras and batches, one on the device at a time; nerfstudio would move all photos there at once."""
+    """Cameras and batches, moved to the device one at a time; nerfstudio would move all photos there at once."""
 
     def __init__(self, cameras: Cameras, batches: Sequence[dict[str, Any]], device: torch.device | str) -> None:
         self.cameras, self.batches, self.device = cameras, batches, device

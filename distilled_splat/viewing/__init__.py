@@ -1,1 +1,1 @@
-"""Splats in the browser: read, looked at from a sensible place, rendered for whoever looks at them."""
+"""The splat viewer in the browser: reads splats, finds a good first camera, and renders for each visitor."""

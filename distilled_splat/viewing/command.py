@@ -1,4 +1,4 @@
-"""`distilled-splat view`: any splat in the browser, or two side by side."""
+"""`distilled-splat view`: show a splat in the browser, or two side by side."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import tyro
 
 @dataclass
 class View:
-    """Look at splats in the browser, on a GPU or a CPU; two side by side, with one camera."""
+    """Show splats in the browser, rendered on a GPU or a CPU. Two splats appear side by side, with one camera."""
 
     splats: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Files of any trainer or editor (.ply, .spz, .splat, .ksplat, .sog, .glb, .pt), or runs of nerfstudio's splatfacto
-    and of this package (the folder or its config.yml). Two or more are of one scene, in the same frame."""
+    """Splats to show: files of any trainer or editor (.ply, .spz, .splat, .ksplat, .sog, .glb, .pt), or runs (folder or
+    config.yml) of nerfstudio's splatfacto or of this package. Several splats must show one scene, in the same frame."""
     port: int = 7008
-    """Port to listen on; 0 takes any that is free."""
+    """Port to listen on. 0: any free port."""
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 opens it to the network, to anybody there."""
+    """Address to listen on. 0.0.0.0 lets everybody in the network connect."""
 
     def run(self) -> None:
         """Serve until Ctrl-C.

@@ -1,4 +1,4 @@
-"""The page in the browser: viser's, with our pictures behind it and a few controls beside them."""
+"""The page in the browser: viser's page with our renders as its background, and a few controls."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from distilled_splat.viewing.splats import Shown
 from distilled_splat.viewing.start import Start
 
 UNITS = 5.0
-"""viser's units in one of the unit frame: its keys move a visitor by two of them in a second."""
+"""viser's units per unit of the unit frame. viser's keys move a visitor by two of viser's units a second."""
 HEIGHTS = (360, 540, 720, 1080, 1440, 2160)
-"""Heights of a still picture to choose from, in pixels."""
+"""Heights that a visitor can choose for a still picture, in pixels."""
 USUAL_HEIGHT = 1080
 QUALITY_MOVING, QUALITY_STILL = 75, 95
-"""Of JPEGs."""
+"""JPEG quality of pictures while the camera moves, and of the last picture."""
 AS_FOUND = "as found"
 UPS = {f"{sign}{axis}": place for place, axis in enumerate("xyz") for sign in "+-"}
 
 
 def free_port(host: str, port: int) -> int:
-    """Return a port that can be listened on, which is another one only for port 0.
+    """Return a port that is free to listen on: the given port, or any free port for 0.
 
     Raises:
-        ValueError: if that port cannot be listened on.
+        ValueError: if the given port is not free.
     """
     if not 0 <= port <= 65535:
         raise ValueError(f"--port {port} is not a port: give 0 (any that is free) to 65535.")
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
-            # so that a viewer can be started again at once
+            # so that a viewer can restart on the same port at once
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             probe.listen()
@@ -52,30 +52,30 @@ def free_port(host: str, port: int) -> int:
 
 
 class Page:
-    """A server that shows splats to whoever opens its address, each with a camera of their own."""
+    """A server that shows splats to every visitor; each visitor has a camera."""
 
     def __init__(self, splats: Sequence[Shown], start: Start, host: str, port: int) -> None:
-        """Serve.
+        """Start the server.
 
         Args:
             splats: one or more, in one unit frame.
             start: the first camera.
             host: address to listen on.
-            port: a free one, see `free_port`.
+            port: a free port, see `free_port`.
         """
         import viser
 
         self.splats = {splat.name: splat for splat in splats}
         self.start = start
         self.screens: dict[int, Screen] = {}
-        with contextlib.redirect_stdout(io.StringIO()):  # viser says where it listens, in its own words
+        with contextlib.redirect_stdout(io.StringIO()):  # viser prints its address in a format of its own
             self.server = viser.ViserServer(host=host, port=port, label="distilled-splat view", verbose=False)
         self.build_controls()
         self.server.on_client_connect(self.welcome)
         self.server.on_client_disconnect(self.leave)
 
     def build_controls(self) -> None:
-        """Put the controls beside the scene."""
+        """Add the controls to the page."""
         gui, names = self.server.gui, list(self.splats)
         gui.add_markdown("  \n".join(splat.words for splat in self.splats.values()))
         self.several = len(names) > 1
@@ -97,7 +97,7 @@ class Page:
         self.back.on_click(lambda event: self.place(event.client))
 
     def choice(self) -> Choice:
-        """Return what is to be seen, as the controls say."""
+        """Return what to render, from the state of the controls."""
         r, g, b = self.background.value
         if not self.several:
             return Choice(next(iter(self.splats.values())), None, 1.0, (r, g, b))
@@ -105,7 +105,7 @@ class Page:
         return Choice(left, right if self.split.value else None, float(self.cut.value), (r, g, b))
 
     def up_direction(self) -> np.ndarray:
-        """Return which way is up, float64 [3]."""
+        """Return the up direction, float64 [3]."""
         if self.up.value == AS_FOUND:
             return self.start.up.double().numpy()
         direction = np.zeros(3)
@@ -113,12 +113,12 @@ class Page:
         return direction
 
     def changed(self) -> None:
-        """Render anew for everybody."""
+        """Render again for all visitors."""
         for screen in list(self.screens.values()):
             screen.changed()
 
     def turn(self) -> None:
-        """Turn everybody's camera up."""
+        """Apply the up direction to every visitor's camera."""
         for client in self.server.get_clients().values():
             client.camera.up_direction = self.up_direction()
 
@@ -135,13 +135,13 @@ class Page:
         screen.start()
 
     def leave(self, client: Any) -> None:
-        """Render no more for a visitor who has gone."""
+        """Stop rendering for a visitor who has left."""
         screen = self.screens.pop(client.client_id, None)
         if screen is not None:
             screen.end()
 
     def place(self, client: Any) -> None:
-        """Bring a visitor to the first camera, as near to its field of view as the window's shape lets it be."""
+        """Move a visitor's camera to the first camera. The field of view is as close as the window's shape allows."""
         if client is None:
             return
         view = self.start.view
@@ -155,7 +155,7 @@ class Page:
             client.camera.up_direction = self.up_direction()
 
     def draw(self, client: Any, height: int) -> np.ndarray:
-        """Render what a visitor's camera sees; what fails is told beside the scene."""
+        """Render what a visitor's camera sees. A failure is shown beside the scene."""
         camera = client.camera
         seen = Camera(
             tuple(map(float, camera.wxyz)),  # type: ignore[arg-type]
@@ -170,13 +170,13 @@ class Page:
             return np.zeros((1, 1, 3), np.uint8)
 
     def show(self, client: Any, pixels: np.ndarray, is_last: bool) -> None:
-        """Send a picture."""
+        """Send a picture to a visitor."""
         quality = QUALITY_STILL if is_last else QUALITY_MOVING
         client.scene.set_background_image(pixels, format="jpeg", jpeg_quality=quality)
         client.flush()
 
     def stop(self) -> None:
-        """End the server and the rendering."""
+        """Stop the server and all rendering."""
         for screen in list(self.screens.values()):
             screen.end()
         self.server.stop()

@@ -1,4 +1,4 @@
-"""What a browser's camera sees of one splat, or of two side by side."""
+"""Pictures of one splat, or of two side by side, from a browser's camera."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Camera:
     """A browser's camera.
 
     Attributes:
-        wxyz: its rotation, camera to world in OpenCV axes (x right, y down, z forward), as a unit quaternion.
-        position: in the unit frame.
-        fov: from the lower to the upper edge, in radians.
-        aspect: width over height.
+            wxyz: rotation from camera to world in OpenCV axes (x right, y down, z forward), as a unit quaternion.
+            position: in the unit frame.
+            fov: vertical field of view, in radians.
+            aspect: width divided by height.
     """
 
     wxyz: tuple[float, float, float, float]
@@ -36,7 +36,7 @@ class Camera:
     aspect: float
 
     def view(self, height: int, device: torch.device) -> View:
-        """Return the view of this camera with pictures of a height in pixels."""
+        """Return the view of this camera, for pictures of this height in pixels."""
         width = max(round(height * self.aspect), 1)
         turn = torch.from_numpy(quaternion_matrix(np.array(self.wxyz))[:3, :3]).T
         viewmat = torch.eye(4, dtype=torch.float64)
@@ -49,13 +49,13 @@ class Camera:
 
 @dataclass(frozen=True)
 class Choice:
-    """What is to be seen.
+    """What to render.
 
     Attributes:
-        left: the splat, or the one on the left.
-        right: the one on the right; None where one fills the picture.
-        cut: how much of the width the left one has, from 0 to 1.
-        background: colour behind them, each in 0 to 255.
+        left: the only splat, or the left one of two.
+        right: the right one of two; None if one splat fills the picture.
+        cut: share of the width that shows the left splat, from 0 to 1.
+        background: background colour, each channel in 0 to 255.
     """
 
     left: Shown
@@ -66,7 +66,7 @@ class Choice:
 
 @torch.no_grad()
 def picture(choice: Choice, camera: Camera, height: int) -> np.ndarray:
-    """Render what is to be seen, uint8 [height, W, 3]."""
+    """Render a choice, uint8 [height, W, 3]."""
     device = choice.left.gaussians.means.device
     view = camera.view(height, device)
     background = torch.tensor(choice.background, dtype=torch.float32, device=device) / 255

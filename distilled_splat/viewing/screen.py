@@ -1,4 +1,4 @@
-"""Pictures for one visitor: small ones while the camera moves, ever larger ones when it stands still."""
+"""Pictures for one visitor: small while the camera moves, larger and larger while the camera stands still."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Optional
 import numpy as np
 
 STILL = 0.15
-"""Seconds without a change after which larger pictures are rendered."""
+"""Seconds without a change before larger pictures are rendered."""
 AT_ONCE = 0.06
-"""Seconds that a picture of a moving camera may take."""
+"""Target time to render a picture while the camera moves, in seconds."""
 LOWEST = 96
 """Height in pixels of the smallest picture."""
 LARGER = 2.0
-"""Factor from one picture of a still camera to the next: a visitor who moves again waits for one of them at most."""
+"""Growth of the height from one still picture to the next. A visitor who moves again waits for at most one picture."""
 
 
 class Screen:
-    """Renders in a thread of its own, whenever something has changed.
+    """Renders in its own thread after every change.
 
     Attributes:
-        draw: renders a picture of a height in pixels, uint8 [height, W, 3].
-        show: hands a picture on, and whether it is the last one until something changes.
+        draw: renders a picture of this height in pixels, uint8 [height, W, 3].
+        show: sends a picture; its second argument says whether this is the last picture until the next change.
         full: returns the height of the last picture.
     """
 
@@ -39,23 +39,23 @@ class Screen:
         self.thread = threading.Thread(target=self.run, daemon=True)
 
     def start(self) -> None:
-        """Begin to render."""
+        """Start to render."""
         self.thread.start()
 
     def changed(self) -> None:
-        """Say that what was shown is no longer what is to be seen."""
+        """Report that the scene, the controls or the camera have changed."""
         with self.news:
             self.changes += 1
             self.news.notify_all()
 
     def end(self) -> None:
-        """Render no more."""
+        """Stop rendering."""
         with self.news:
             self.ended = True
             self.news.notify_all()
 
     def run(self) -> None:
-        """Render until the end."""
+        """Render until `end` is called."""
         height = 0
         while not self.ended:
             full = self.full()
@@ -69,13 +69,13 @@ class Screen:
                 self.pace(time.monotonic() - began, full)
 
     def wait(self, seconds: Optional[float]) -> bool:
-        """Wait for a change, at most so many seconds, and tell whether there was one since the last wait."""
+        """Wait for a change, at most this many seconds. Return whether something changed since the last wait."""
         with self.news:
             self.news.wait_for(lambda: self.ended or self.seen != self.changes, seconds)
             moves, self.seen = self.seen != self.changes, self.changes
         return moves
 
     def pace(self, seconds: float, full: int) -> None:
-        """Make the pictures of a moving camera smaller or larger, by how long the last one took."""
+        """Adapt the height of the pictures of a moving camera to the time that the last picture took."""
         factor = math.sqrt(AT_ONCE / max(seconds, 1e-6))
         self.quick = min(max(self.quick * min(max(factor, 0.5), 1.5), LOWEST), max(full, LOWEST))

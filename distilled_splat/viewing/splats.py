@@ -1,4 +1,4 @@
-"""The splats that are looked at: read from files and runs, and brought into one unit frame on the device."""
+"""The splats to show: read from files and runs, and moved into one unit frame on the device."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ WHAT_TO_GIVE = f"a run's folder or config.yml, or {KINDS}"
 
 @dataclass(frozen=True)
 class Shown:
-    """One splat that can be shown.
+    """One splat to show.
 
     Attributes:
-        name: unlike that of any other.
+        name: a unique name.
         gaussians: in the unit frame, on the device that renders.
-        antialiased: whether it is to be rendered so.
+        antialiased: whether the splat is rendered antialiased.
     """
 
     name: str
@@ -32,15 +32,15 @@ class Shown:
 
     @property
     def words(self) -> str:
-        """What it is, in a line of Markdown."""
+        """A description in one line of Markdown."""
         return f"**{self.name}** {len(self.gaussians):,} Gaussians of degree {self.gaussians.sh_degree}"
 
 
 def read_all(paths: Sequence[Path]) -> list[Teacher]:
-    """Read files and runs; nothing in them is ever run.
+    """Read files and runs as data, without running any code in them.
 
     Raises:
-        ValueError: if there are none, or one cannot be read.
+        ValueError: if there are none, or one of them cannot be read.
     """
     if not paths:
         raise ValueError(f"There is nothing to look at: give {WHAT_TO_GIVE}.")
@@ -51,14 +51,14 @@ def read_all(paths: Sequence[Path]) -> list[Teacher]:
 
 
 def shown(splats: Sequence[Teacher], names: Sequence[str], frame: UnitFrame, device: torch.device) -> list[Shown]:
-    """Bring splats of one scene into a unit frame and onto a device; each keeps its place in the scene."""
+    """Move splats of one scene into a unit frame and onto a device. They keep their relative places."""
     return [
         Shown(name, frame.into(splat.gaussians).to(device), splat.antialiased) for name, splat in zip(names, splats)
     ]
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
-    """Return a short name for each path, with as many folders before it as it takes to tell them apart."""
+    """Return a short name for each path, with as many parent folders as are needed to make the names differ."""
     whole = [(path.parent if path.name == CONFIG else path).expanduser().absolute() for path in paths]
     for length in range(1, max(len(path.parts) for path in whole) + 1):
         names = ["/".join(path.parts[-length:]) for path in whole]

@@ -1,4 +1,4 @@
-"""Where a visitor begins: at a photo that a run held out, or else at a view that is found."""
+"""The first camera of a visitor: at a run's held-out photo, or else at an invented view."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from distilled_splat.teachers.reading import Teacher
 from distilled_splat.viewing.splats import Shown
 
 INVENTED = 8
-"""Views that are found, to begin at one of them."""
+"""Number of views to invent; the best one becomes the first camera."""
 STEPS_BACK = (0.0, 0.5, 1.0, 2.0)
-"""How far one may step back from them to see more, as parts of the distance to what is in the middle."""
+"""Steps back from an invented view, to show more: fractions of the distance to the middle of its picture."""
 STEEP = math.sin(math.radians(45))
-"""Views that look further up or down are taken only if there are no others."""
+"""Views that look up or down by more than 45 degrees are used only if there are no others."""
 NEAR_AN_AXIS = math.cos(math.radians(15))
-"""Worlds mostly have one of their axes up: one that is nearer than this to the guess is taken."""
+"""Most scenes have a coordinate axis as up. An axis within 15 degrees of the guess is used instead of the guess."""
 FROM_OUTSIDE = 3.0
-"""Distance, in half sides of the bulk, of the view of a splat that gives no picture from anywhere."""
+"""Distance of the view of a splat for which no view can be invented, in half sides of the splat's bulk."""
 GLANCE = 64
-"""Pixels across the small renders by which views are judged."""
+"""Width in pixels of the small renders that rate views."""
 SEEN = 0.1
-"""Alpha above which a pixel shows something."""
+"""A pixel shows something if its alpha is larger than this."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Start:
 
     Attributes:
         view: the camera.
-        up: unit vector, [3], on the CPU.
-        distance: to what is in the middle of the picture.
-        words: how it was found.
+            up: unit vector, [3], on the CPU.
+            distance: to what the middle of the picture shows.
+            words: where the camera stands, for people.
     """
 
     view: View
@@ -54,32 +54,32 @@ class Start:
 
 
 def find_start(paths: Sequence[Path], splats: Sequence[Teacher], shown: Sequence[Shown], frame: UnitFrame) -> Start:
-    """Return the first camera: of the first run whose data are there, or else a view of the first splat.
+    """Return the first camera: in the first run that still has its data, or else an invented view of the first splat.
 
     Args:
-        paths: as they were given.
-        splats: what they hold, in their own units.
-        shown: the same in the unit frame.
-        frame: that frame.
+        paths: the paths of the splats, as given.
+        splats: the splats in their own units.
+        shown: the splats in the unit frame.
+        frame: the unit frame.
     """
     for path, splat, here in zip(paths, splats, shown):
         try:
             return start_in_run(path, splat, here, frame)
         except ValueError:
-            continue  # no run, or its data are gone
+            continue  # not a run, or the run's data are missing
     return invented_start(shown[0])
 
 
 def start_in_run(path: Path, splat: Teacher, here: Shown, frame: UnitFrame) -> Start:
-    """Return the camera of the first photo that a run held out, or of its first photo if that is not known.
+    """Return the camera of a run's first held-out photo, or of its first photo if no held-out photo is known.
 
     Raises:
-        ValueError: if the path is not a run's, or its cameras cannot be read.
+        ValueError: if the path is not a run, or the run's cameras cannot be read.
     """
     if run_at(path.expanduser()) is None:
         raise ValueError(f"{path} is not a run.")
     given = read_cameras(path).moved(1 / frame.size, frame.centre)
-    views = given.readings["nerfstudio"]  # the world of a run's checkpoint
+    views = given.readings["nerfstudio"]  # the frame of a run's checkpoint
     names = [photo.name if photo is not None else "" for photo in given.photos]
     held_out = [place for place, name in enumerate(names) if splat.photos and name and name not in splat.photos]
     place = held_out[0] if held_out else 0
@@ -90,7 +90,7 @@ def start_in_run(path: Path, splat: Teacher, here: Shown, frame: UnitFrame) -> S
 
 
 def invented_start(here: Shown) -> Start:
-    """Return a view that shows much of a splat; of one that gives no picture, a view from outside."""
+    """Return an invented view that shows much of a splat, or a view from outside if no view can be invented."""
     try:
         found = invented_views(here.gaussians, INVENTED, 0)
     except ValueError:
@@ -106,7 +106,7 @@ def invented_start(here: Shown) -> Start:
 
 
 def stepping_back(view: View, up: Tensor, distance: float) -> list[View]:
-    """Return a view, upright, and others from further back; `distance` is to what is in its middle."""
+    """Return a view, turned upright, and views from further back. `distance` is to the middle of the view."""
     viewmat = view.viewmat.cpu()
     eye, look = -viewmat[:3, :3].T @ viewmat[:3, 3], viewmat[2, :3]
     focal, device = float(view.K[0, 0]), view.viewmat.device
@@ -116,7 +116,7 @@ def stepping_back(view: View, up: Tensor, distance: float) -> list[View]:
 
 
 def on_an_axis(up: Tensor) -> Tensor:
-    """Return the coordinate axis that is close to a unit vector [3], with its sign, or the vector if none is."""
+    """Return the signed coordinate axis that is close to a unit vector [3], or the vector itself if none is close."""
     axis = int(up.abs().argmax())
     if float(up[axis].abs()) < NEAR_AN_AXIS:
         return up
@@ -125,7 +125,7 @@ def on_an_axis(up: Tensor) -> Tensor:
 
 @torch.no_grad()
 def distance_in(here: Shown, view: View) -> float:
-    """Return how far away it is what is in the middle of a view; 1 where there is nothing."""
+    """Return the median distance to what the middle of a view shows; 1 if the middle shows nothing."""
     device = here.gaussians.means.device
     height = max(round(GLANCE * view.height / view.width), 1)
     small = resized(View(view.viewmat.to(device), view.K.to(device), view.width, view.height), GLANCE, height)

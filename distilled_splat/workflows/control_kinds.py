@@ -1,4 +1,4 @@
-"""The rows of the quality benchmark: which students are trained beside ours, by which teachers and options."""
+"""The rows of the quality benchmark: the students that are trained for comparison, their teachers and options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TEACHERS = (
     "standard", "perturbed", "dropout",
     "standard 2", "standard 3", "perturbed 2", "perturbed 3", "dropout 2", "dropout 3",
 )  # fmt: skip
-"""Names of teachers: their kind, and which of that kind. A teacher's seed is its place here."""
+"""Names of teachers: the kind, and a number within the kind. A teacher's index here is its seed."""
 THREE_KINDS = TEACHERS[:3]
 
 NO_LABELS = ("--pipeline.model.lambda-kd", "0", "--pipeline.model.virtual-fraction", "0")
@@ -24,12 +24,12 @@ FROM_POINTS = (
     "--pipeline.model.start-from", "points", "--pipeline.model.stop-split-at", "12000",
     "--pipeline.model.prune-start", "12000", "--pipeline.model.prune-stop", "21000",
 )  # fmt: skip
-"""A student that never sees a teacher: it grows until two fifths of its run and is pruned until two thirds."""
+"""A student without teachers. It grows during two fifths of its run, and is pruned until two thirds of it."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of student: its row in the table, its teachers (names of runs), its options, its method."""
+    """A kind of student: its row in the table, the names of its teachers, its options, and its method."""
 
     row: str
     teachers: tuple[str, ...]
@@ -48,7 +48,7 @@ def three_of(variant: str) -> tuple[str, ...]:
 
 
 def grid(resolution: int) -> tuple[str, ...]:
-    """Return the options that give the histogram of the structural loss so many voxels along each axis."""
+    """Return the options for this many voxels along each axis of the structural loss's histograms."""
     return "--pipeline.model.structure-resolutions", str(resolution)
 
 
@@ -79,27 +79,28 @@ PAPER_ABLATION = (
     *(of_paper(f"three {variant} teachers", three_of(variant)) for variant in THREE_KINDS),
     *(of_paper(f"grid {resolution}", options=grid(resolution)) for resolution in (32, 64, 256)),
 )
-"""The paper's student, changed in one thing each, its control in two; unchanged (`PAPER_ROW`) its grid is 128."""
+"""The paper's student with one change each, and its control with two. Unchanged (`PAPER_ROW`) it has a grid of 128."""
 CAPPED = "splatfacto capped at N, steps of teacher and student"
 STOCK = "splatfacto, its own defaults"
 STOCK_OPTIONS = (
     "--pipeline.model.cull-alpha-thresh", "0.1", "--pipeline.model.densify-grad-thresh", "0.0008",
     "--pipeline.model.num-downscales", "2",
 )  # fmt: skip
-"""What splatfacto has otherwise than our teachers; its step numbers and learning rates are not scaled to the run."""
+"""Options in which splatfacto differs from our teachers. Its step numbers and learning rates are not scaled to the
+run."""
 ROWS = (*(kind.row for kind in KINDS), STOCK, CAPPED)
-"""What is trained if no rows are asked for."""
+"""The rows to train by default."""
 ALL_ROWS = (*ROWS, *(kind.row for kind in PAPER_ABLATION))
 
 
 def wanted_rows(asked: Sequence[str]) -> tuple[str, ...]:
-    """Return the rows that are asked for, in the order of the table.
+    """Return the rows to train, in the order of the table.
 
     Args:
-        asked: names, or patterns of them ("paper: *"); `ROWS` if there are none.
+        asked: names of rows, or patterns of them ("paper: *"); empty: `ROWS`.
 
     Raises:
-        ValueError: if there is no row of such a name.
+        ValueError: if no row has such a name.
     """
     for pattern in asked:
         if not any(fnmatchcase(row, pattern) for row in ALL_ROWS):
@@ -108,15 +109,15 @@ def wanted_rows(asked: Sequence[str]) -> tuple[str, ...]:
 
 
 def control_of(row: str) -> str:
-    """Return the row of the student that starts as this one and learns from the photos alone."""
+    """Return the control of a row: the student with the same start that learns from the photos only."""
     return NO_LABELS_PAPER if row == PAPER_ROW or row.startswith("paper: ") else NO_LABELS_ROW
 
 
 def teachers_for(kinds: Sequence[Kind]) -> tuple[str, ...]:
     """Return the names of the teachers that these students need, in the order of `TEACHERS`.
 
-    The three kinds are always among them: the standard one sets the students' sizes, and by the mean of the three the
-    geometry of all students is measured, whichever teachers they had.
+    The three kinds are always included. The standard teacher sets the students' sizes, and the mean of the three kinds
+    is the reference for the geometry of all students.
     """
     named = {*THREE_KINDS, *(name for kind in kinds for name in kind.teachers)}
     return tuple(name for name in TEACHERS if name in named)

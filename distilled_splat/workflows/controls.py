@@ -1,4 +1,4 @@
-"""The proof with controls: students with and without teachers, at the same size, steps and views."""
+"""`distilled-splat bench quality`: students with and without teachers, at the same size, steps and views."""
 
 from __future__ import annotations
 
@@ -39,29 +39,29 @@ from distilled_splat.workflows.controls_report import write_report
 class QualityBench:
     """Train teachers, students and controls on scenes, and write results.json, a table, a plot and pictures.
 
-    Every 8th view is held out. What is finished is not trained again, so the command can be stopped and given again,
-    and what other commands have measured in the same folder stays in the results.
+    Every 8th view is held out. Finished trainings are not repeated, so an interrupted command can be given again.
+    results.json keeps the results that other commands have measured in the same folder.
     """
 
     data: tuple[Path, ...]
-    """Scenes: nerfstudio's format, or blender's (known by its transforms_train.json)."""
+    """Folders of the scenes, in nerfstudio's format or in blender's (with a transforms_train.json)."""
     output: Path = Path("quality")
     """Folder for the runs and the results."""
     iterations: int = 3000
-    """Steps of every teacher and every student."""
+    """Training steps of every teacher and every student."""
     fractions: tuple[float, ...] = (0.05, 0.12, 0.25)
     """Sizes of the students, as fractions of the standard teacher's Gaussians."""
     seeds: int = 3
-    """Students of each kind."""
+    """Number of students of each kind and size, each with a seed of its own."""
     rows: tuple[str, ...] = ()
-    """Kinds of students to train, by the names in the table, or by patterns of them; without any, all but "paper: *",
-    the ablation of the paper's own method."""
+    """Kinds of students to train: names in the table, or patterns of them. By default all but "paper: *", the ablation
+    of the paper's own method."""
 
     def run(self) -> None:
-        """Train what is missing, measure, and write the results.
+        """Train what is missing, measure everything, and write the results.
 
         Raises:
-            ValueError: if there is no such row.
+            ValueError: if --rows names an unknown row.
             SystemExit: if a training fails.
         """
         _ = self.wanted  # before anything is read or trained
@@ -78,11 +78,11 @@ class QualityBench:
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """The rows that are to be trained."""
+        """The names of the rows to train."""
         return wanted_rows(self.rows)
 
     def picture(self, scene: Path) -> None:
-        """Write photo, standard teacher, our default student at the middle size and its error beside the results."""
+        """Write a picture beside the results: photo, standard teacher, default student (middle size), its error."""
         from distilled_splat.evaluation.compare import compare
         from distilled_splat.evaluation.pictures import PICTURED_VIEWS, student_picture
 
@@ -96,7 +96,7 @@ class QualityBench:
             student_picture(comparison, path)
 
     def setting(self) -> dict[str, Any]:
-        """Return what all results depend on beside the code: data, steps, versions, machine."""
+        """Return everything besides the code that all results depend on: data, steps, versions, machine."""
         from distilled_splat.ops.processor import processor_name
 
         packages = ("distilled-splat", "nerfstudio", "gsplat", "torch", "numba")
@@ -109,7 +109,7 @@ class QualityBench:
         }
 
     def scene_results(self, scene: Path) -> Iterator[dict[str, Any]]:
-        """Train and measure one scene's teachers and students, one after the other."""
+        """Train and measure the teachers and students of one scene, one after the other."""
         kinds = [kind for kind in (*KINDS, *PAPER_ABLATION) if kind.row in self.wanted]
         teachers = {name: self.train_teacher(scene, name) for name in teachers_for(kinds)}
         yield from measured(scene, teachers)
@@ -136,7 +136,7 @@ class QualityBench:
                     yield student_result(scene, kind.row, fraction, seed, run, three)
             if CAPPED in self.wanted:
                 for seed in range(self.seeds):
-                    # where a scene has no points of its own, the random ones must leave room to grow
+                    # without a point cloud, the scene's random Gaussians must leave room to grow
                     capped = (
                         "--pipeline.model.max-gaussians", str(size),
                         "--pipeline.model.num-random", str(max(size // 2, 1)),
@@ -146,12 +146,12 @@ class QualityBench:
                     yield student_result(scene, CAPPED, fraction, seed, run, three)
 
     def train_teacher(self, scene: Path, name: str) -> Path:
-        """Train one teacher; its kind is the first word of its name."""
+        """Train one teacher. Its kind is the first word of its name."""
         seed = TEACHERS.index(name)
         return self.train(scene, TEACHER, slug(name), seed, "--pipeline.model.variant", name.split()[0])
 
     def train(self, scene: Path, method: str, name: str, seed: int, *options: str) -> Path:
-        """Run `ns-train` unless that run is finished, and return its folder.
+        """Run `ns-train` unless the run is finished, and return the run folder.
 
         Raises:
             SystemExit: if the training fails.
@@ -178,7 +178,7 @@ class QualityBench:
 
 
 def slug(name: str) -> str:
-    """Turn a row's name into one for a folder."""
+    """Turn a row's name into a folder's name."""
     return "-".join("".join(letter if letter.isalnum() else " " for letter in name.lower()).split())
 
 
@@ -190,7 +190,7 @@ def gaussian_count(run: Path) -> int:
 
 
 def measured(scene: Path, teachers: dict[str, Path]) -> Iterator[dict[str, Any]]:
-    """Measure the teachers and the mean render of the three kinds on the held-out views."""
+    """Measure each teacher, and the mean render of the three kinds, on the held-out photos."""
     from distilled_splat.evaluation.compare import compare
     from distilled_splat.evaluation.measuring import MEAN
 
@@ -204,7 +204,7 @@ def measured(scene: Path, teachers: dict[str, Path]) -> Iterator[dict[str, Any]]
 def student_result(
     scene: Path, row: str, fraction: Optional[float], seed: int, run: Path, teachers: Sequence[Path]
 ) -> dict[str, Any]:
-    """Measure one student; by these teachers its geometry, where the scene has no depth maps."""
+    """Measure one student. Without depth maps in the scene, its geometry is measured against these teachers."""
     from distilled_splat.evaluation.compare import compare
 
     return result_of(
@@ -216,7 +216,7 @@ def result_of(
     scene: Path, name: str, fraction: Optional[float], seed: int, run: Optional[Path], row: Any
 ) -> dict[str, Any]:
     """Return one measurement as JSON content."""
-    # torch takes seconds to import, which other subcommands need not pay
+    # torch takes seconds to import; other subcommands do without it
     from distilled_splat.runs.checkpoints import latest_checkpoint
 
     record = {} if run is None else read_record(run)

@@ -1,4 +1,4 @@
-"""Turn the measurements of the quality benchmark into a table and a rate-distortion plot."""
+"""The tables and the rate-distortion plot of the quality benchmark."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Key = tuple[str, Optional[float], str]
 
 
 def grouped(results: Sequence[dict[str, Any]]) -> dict[Key, list[dict[str, Any]]]:
-    """Group measurements that differ by their seed only, in the order of their first appearance."""
+    """Group the measurements that differ only in their seed, in the order of first appearance."""
     groups: dict[Key, list[dict[str, Any]]] = {}
     for result in results:
         groups.setdefault((result["scene"], result["fraction"], result["row"]), []).append(result)
@@ -24,9 +24,9 @@ def grouped(results: Sequence[dict[str, Any]]) -> dict[Key, list[dict[str, Any]]
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
-    """Return the measurements as a Markdown table, mean ± sample standard deviation over the seeds.
+    """Return the measurements as a Markdown table: mean ± sample standard deviation over the seeds.
 
-    Errors of the geometry are by the capture's depth maps where it has some, else by the teachers' mean.
+    The reference of the geometry errors is the capture's depth maps, or without depth maps the teachers' mean.
     """
     looks = [name for name in PERCEPTUAL if any(result.get(name) is not None for result in results)]
     heads = (
@@ -60,9 +60,9 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def differences_table(results: Sequence[dict[str, Any]]) -> str:
-    """Return by how much each row differs, photo by photo, from its control without labels and from the teacher.
+    """Return a Markdown table of each row's difference, by photo, from its control without labels and from the teacher.
 
-    Means with their 95 % intervals, see `paired_difference`; nothing where no photos were measured one by one.
+    The table has means with 95 % intervals; see `paired_difference`. It is empty if there are no measurements by photo.
     """
     groups = grouped(results)
     names = [name for name in TITLES if any(name in (result.get("photos") or {}) for result in results)]
@@ -84,19 +84,19 @@ def differences_table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def decimals(values: Sequence[Optional[float]]) -> str:
-    """Return the mean of numbers with its spread; nothing if there are none."""
+    """Format the mean and the spread of numbers; empty without numbers."""
     known = [value for value in values if value is not None]
     return "{:.4f} ± {:.4f}".format(*summary(known)) if known else ""
 
 
 def percents(values: Sequence[Optional[float]]) -> str:
-    """Return the mean of parts of 1 with its spread, as percentages; nothing if there are none."""
+    """Format the mean and the spread of fractions as percentages; empty without numbers."""
     known = [100 * value for value in values if value is not None]
     return "{:.2f} ± {:.2f} %".format(*summary(known)) if known else ""
 
 
 def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
-    """Plot PSNR over Gaussians and over megabytes, one row of axes per scene."""
+    """Plot PSNR against Gaussians and against megabytes, a row of axes for each scene."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""One command for everything: train the teachers that are missing, then the student."""
+"""The trainer of `ns-train distilled-splatfacto`: trains the missing teachers, then the student."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from distilled_splat.workflows.training_jobs import training_job
 
 @dataclass
 class DistilledTrainerConfig(ResumableTrainerConfig):
-    """A student's training, with that of its teachers before it where there are none."""
+    """The training of a student. Missing teachers are trained first."""
 
     _target: type = field(default_factory=lambda: DistilledTrainer)
     teacher_iterations: Optional[int] = None
-    """Steps to train each teacher for; as many as the student if not given."""
+    """Training steps of each teacher. By default as many as the student's."""
     teacher_kinds: tuple[Variant, ...] = VARIANTS
-    """Teachers to train where none are given, each kind once. "standard" alone costs half the time of all three."""
+    """Kinds of teachers to train if no teachers are given. "standard" alone takes half the time of all three."""
     teacher_slots: Optional[int] = None
-    """Teachers to train at a time: one on each GPU if not given, or one after the other on a CPU, which more than one
-    share."""
+    """Number of teachers to train at a time. By default one on each GPU, or one on a CPU. Several teachers on a CPU
+    share its threads."""
 
     def check(self) -> None:
-        """Refuse what cannot be trained here, and a student that cannot be.
+        """Refuse settings with which the student or its teachers cannot be trained here.
 
         Raises:
             SystemExit: with one sentence on the first fault found.
@@ -53,10 +53,10 @@ class DistilledTrainerConfig(ResumableTrainerConfig):
             raise SystemExit(f"--teacher-kinds {given}: name one kind or more of {', '.join(VARIANTS)}, each once.")
 
     def set_timestamp(self) -> None:
-        """Name the run, after a look at the teachers that are given: the photos need not be read, nor a folder made.
+        """Check the given teachers, then name the run. A bad teacher is refused before photos are read or folders made.
 
         Raises:
-            SystemExit: if a teacher cannot be read, and for the reasons of every run.
+            SystemExit: if a teacher cannot be read, or for the reasons of every run.
         """
         self.check()
         model: Any = self.pipeline.model
@@ -68,11 +68,11 @@ class DistilledTrainerConfig(ResumableTrainerConfig):
         super().set_timestamp()
 
     def write_config(self) -> None:
-        """Leave config.yml to the trainer, which writes it when the teachers are known."""
+        """Do nothing: the trainer writes config.yml once the teachers are known."""
 
 
 class DistilledTrainer(ResumableTrainer):
-    """Trains the missing teachers, each in a process of its own, before it sets the student up."""
+    """Trains the missing teachers, each in a process of its own, and then the student."""
 
     config: DistilledTrainerConfig
 
@@ -82,14 +82,14 @@ class DistilledTrainer(ResumableTrainer):
         self.job = training_job("Student", config)
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
-        """Have teachers, set up the student with them, and write its config.yml, which names them.
+        """Find or train the teachers, set up the student with them, and write its config.yml, which names them.
 
         Raises:
-            SystemExit: if there are no teachers to be had, the user interrupts it, the rasterizer cannot be had, or the
-                run folder cannot be written to.
+            SystemExit: if the teachers cannot be read or trained, the user interrupts, the rasterizer cannot be
+                loaded, or the run folder cannot be written to.
         """
         with leaving_nothing_if_refused(self.base_dir):
-            self.get_rasterizer()  # here, so that the teachers' processes find it compiled
+            self.get_rasterizer()  # first, so that the teachers' processes find the compiled kernels
             model: Any = self.config.pipeline.model
             with STAGES.within("teachers"):
                 model.teachers, self.progress = ensure_teachers(self.as_asked, self.job)
@@ -99,38 +99,38 @@ class DistilledTrainer(ResumableTrainer):
                 note_teachers(self.as_asked, model.teachers, model.teacher_frame)
 
     def train(self) -> None:
-        """Train the student, and show how far it is as it was shown for the teachers."""
+        """Train the student in the progress display that has shown the teachers."""
         with self.progress:
             self.progress.begun(self.job)
             super().train()
 
     def after_step(self, step: int) -> None:
-        """Show the progress that has been reported."""
+        """Update the progress display."""
         super().after_step(step)
         self.progress.look()
 
     def after_train(self, step: int) -> None:
-        """Take the bars away, write the report, and then note that the run is finished.
+        """Remove the progress bars, write the report, and then record that the run is finished.
 
-        In that order: a kill in between costs a new report only.
+        In this order, a kill between two of these costs only a new report.
         """
         self.progress.stop()
         model: Any = self.pipeline.model
-        model.teaching.labels.forget()  # gigabytes, and the report takes memory, too
+        model.teaching.labels.forget()  # gigabytes; the report needs memory, too
         if self.stopped_by is None:
             self.report()
         super().after_train(step)
         self.progress.ended(self.job, 0)
 
     def report(self) -> None:
-        """Write the run's report; whatever goes wrong with it, the run is finished."""
+        """Write the run's report. If the report fails, the run still counts as finished."""
         from distilled_splat.evaluation.report import report_of_trainer
 
         try:
             with STAGES.within("report"):
                 CONSOLE.print(f"The report: {report_of_trainer(self)}", soft_wrap=True)
         except Exception as error:
-            # words of an error can look like rich's markup
+            # the text of an error can look like rich's markup
             CONSOLE.print(
                 f"The run is finished, but its report could not be written ({type_and_words(error)}). Once "
                 f"that is mended, write it: distilled-splat report --load-config {self.base_dir / 'config.yml'}",
@@ -139,9 +139,9 @@ class DistilledTrainer(ResumableTrainer):
 
 
 def note_teachers(student: DistilledTrainerConfig, teachers: Sequence[Path], frame: TeacherFrame) -> None:
-    """Write a student's config.yml with its teachers and their frame, where ns-viewer and ns-eval find them.
+    """Write a student's config.yml with its teachers and their frame, for ns-viewer and ns-eval.
 
-    The run is known by these settings from now on, too, so that `ns-train --load-config` resumes it.
+    The record also gets the fingerprint of these settings, so that `ns-train --load-config` resumes the run.
     """
     known = copy.deepcopy(student)
     model: Any = known.pipeline.model
@@ -152,9 +152,9 @@ def note_teachers(student: DistilledTrainerConfig, teachers: Sequence[Path], fra
 
 
 def named_as(output_dir: Path, path: Path) -> Path:
-    """Name a path as the output folder is named: relative to the folder that the command was started in, or absolute.
+    """Return a path in the style of the output folder: relative to the current folder, or absolute.
 
-    So nerfstudio's commands find it wherever they find the run itself.
+    nerfstudio's commands then find the path wherever they find the run.
     """
     here = Path.cwd()
     return path.relative_to(here) if not output_dir.is_absolute() and path.is_relative_to(here) else path

@@ -1,4 +1,4 @@
-"""A capture with fewer photos: every n-th of those that are trained on, and all of those that are held out."""
+"""Captures with fewer photos: every n-th training photo, and all held-out photos."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 from distilled_splat.runs.files import write_json
 
 HELD_OUT_EVERY = 8
-"""Every so many photos one is held out where a capture does not say which, as `photos.dataparser_words` has it."""
+"""Every 8th photo is held out if the capture has no split of its own, as in `photos.dataparser_words`."""
 
 
 def thinned(scene: Path, every: int, folder: Path) -> Path:
-    """Write a capture that has every n-th photo of another to train on, and the same photos held out.
+    """Write a capture with every n-th training photo of another capture, and with the same held-out photos.
 
-    All frames stay listed in nerfstudio's format, so that the poses' frame is that of the whole capture. Photos are
-    links.
+    In nerfstudio's format all frames stay listed, so that the poses keep the coordinate frame of the whole capture. The
+    photos are links.
 
     Args:
-        scene: folder in nerfstudio's format, of which every 8th photo is held out, or in blender's.
-        every: 1 takes all photos, 3 the first, the fourth and so on.
-        folder: where to write it, replaced if it is there.
+        scene: folder in nerfstudio's format (every 8th photo is held out) or in blender's.
+        every: 1 takes all training photos, 3 the first, the fourth and so on.
+        folder: parent folder of the new capture; an earlier capture there is replaced.
 
     Returns:
         The folder of the new capture, `folder` / "<scene>-every-<n>".

@@ -1,4 +1,4 @@
-"""The methods: one teacher, one student, and the student by the paper's own schedule."""
+"""The methods: a teacher, a student, and a student with the paper's own schedule."""
 
 import torch
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
@@ -16,12 +16,12 @@ from distilled_splat.training.trainer import ResumableTrainerConfig
 from distilled_splat.workflows.distill import DistilledTrainerConfig
 from distilled_splat.workflows.teacher_configs import TEACHER_METHOD
 
-# every ns-* command imports this module, by way of `methods`, before it opens a checkpoint
+# every ns-* command imports this module, through `methods`, before it opens a checkpoint
 allow_numpy_scalars()
 
 
 def trainer_options(method_name: str, model: PortableSplatfactoModelConfig, cooldown: bool = False) -> dict:
-    """Return what all our methods share: data, device, viewer, optimizers, schedule of saving and evaluation."""
+    """Return the options that all our methods share: data, device, viewer, optimizers, steps to save and evaluate."""
     return {
         "method_name": method_name,
         "max_num_iterations": 30000,
@@ -37,7 +37,7 @@ def trainer_options(method_name: str, model: PortableSplatfactoModelConfig, cool
         "optimizers": splat_optimizers(cooldown),
         "machine": MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu"),
         "viewer": ViewerConfig(num_rays_per_chunk=1 << 15, websocket_host="127.0.0.1"),
-        # with the viewer alone nerfstudio never evaluates
+        # with the viewer alone, nerfstudio never evaluates
         "vis": "viewer+tensorboard",
     }
 

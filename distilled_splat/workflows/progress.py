@@ -1,4 +1,4 @@
-"""One display for all trainings of a command: what runs, how far it is, how good, and the time left for the whole."""
+"""One progress display for all trainings of a command: the running jobs, their quality, and the time left in total."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from distilled_splat.training.trainer import PROGRESS_NAME, read_progress
 
 SECONDS_BETWEEN_READINGS = 0.5
 CLOCK_TICK = 0.05
-"""A file's time is that of the system's last tick, and so may lie before a moment that was earlier."""
+"""Tolerance in seconds: a file's time is the system's last tick, which can lie before an earlier reading of the
+clock."""
 SECONDS_BETWEEN_FORECASTS = 5.0
 
 
 class Progress:
-    """Watches jobs: bars on a terminal, elsewhere a line at every tenth of a training.
+    """Shows the progress of jobs: as bars on a terminal, otherwise as a line at every tenth of a training.
 
-    It is a context: within it, the bars are shown. It may be entered again.
+    The bars are shown within this context, which may be entered again.
 
     Attributes:
-        codes: exit codes of the jobs that have ended, by their names.
+        codes: exit codes of the jobs that have ended, by name.
     """
 
     def __init__(self, jobs: Sequence[Job], slots: int) -> None:
-        """Know the jobs of the whole command.
+        """Set up the display for all jobs of a command.
 
         Args:
-            jobs: all of them, those that are done included.
-            slots: how many run at a time.
+            jobs: all jobs, including finished ones.
+            slots: number of jobs that run at a time.
         """
         self.jobs, self.slots = jobs, slots
         self.done = {job.name for job in jobs if job.done()}
@@ -60,11 +61,11 @@ class Progress:
         self.stop()
 
     def stop(self) -> None:
-        """Take the bars away."""
+        """Remove the bars."""
         self.bars.stop()
 
     def begun(self, job: Job) -> None:
-        """Show that a job has been started."""
+        """Show that a job has started."""
         self.begun_at[job.name] = time.time()
         self.tenths[job.name] = 0
         self.rows[job.name] = self.bars.add_task(job.name, total=job.steps or None, words="starting")
@@ -82,7 +83,7 @@ class Progress:
         self.show_whole()
 
     def look(self) -> None:
-        """Read how far the running jobs are, and show it; more often than twice a second it does nothing."""
+        """Read and show the progress of the running jobs, at most twice a second."""
         now = time.monotonic()
         if now - self.read_at < SECONDS_BETWEEN_READINGS:
             return
@@ -93,7 +94,7 @@ class Progress:
         self.show_whole()
 
     def read(self, job: Job) -> None:
-        """Read how far one job is, and show it."""
+        """Read and show the progress of one job."""
         folder = job.log.parent
         report = read_progress(folder) if job.steps else {}
         if not report or (folder / PROGRESS_NAME).stat().st_mtime < self.begun_at[job.name] - CLOCK_TICK:
@@ -111,7 +112,7 @@ class Progress:
         self.tenths[job.name] = tenths
 
     def show_whole(self) -> None:
-        """Show how much of everything is done."""
+        """Show the progress of the whole command."""
         steps = sum(self.steps_done(job) for job in self.jobs)
         if time.monotonic() - self.forecast_at > SECONDS_BETWEEN_FORECASTS:
             self.forecast()
@@ -119,13 +120,13 @@ class Progress:
         self.bars.update(self.whole, completed=steps, words=f"{len(self.done)} of {len(self.jobs)} done{left}")
 
     def steps_done(self, job: Job) -> int:
-        """Return how many steps of a job are done."""
+        """Return the number of finished steps of a job."""
         if job.name in self.done:
             return job.steps
         return self.reports[job.name]["step"] if job.name in self.begun_at and job.name in self.reports else 0
 
     def forecast(self) -> None:
-        """Estimate the time left: a job that has not begun takes as long for a step as those that have."""
+        """Estimate the time left. A job that has not started gets the mean time of a step of the others."""
         self.forecast_at = time.monotonic()
         if self.paces:
             pace = sum(self.paces.values()) / len(self.paces)
@@ -138,7 +139,7 @@ class Progress:
 
 
 def in_words(report: dict[str, Any]) -> str:
-    """Say how far a training is."""
+    """Describe the progress of a training."""
     psnr = report.get("psnr")
     quality = "" if psnr is None else f", PSNR {psnr:.1f}"
     left = "" if report["seconds_left"] is None else f", {clock(report['seconds_left'])} left"
@@ -146,12 +147,12 @@ def in_words(report: dict[str, Any]) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Write a time as minutes and seconds, with hours where there are any."""
+    """Format seconds as minutes and seconds, with hours if there are any."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def say(words: str) -> None:
-    """Print a line, above the bars where there are any."""
+    """Print a line, above the bars if they are shown."""
     CONSOLE.print(words, soft_wrap=True, markup=False, highlight=False)

@@ -1,4 +1,4 @@
-"""The command `distilled-splat sweep`."""
+"""`distilled-splat sweep`: teachers and students of many scenes and sizes, compared in one table."""
 
 from __future__ import annotations
 
@@ -11,61 +11,62 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import tyro
 
-if TYPE_CHECKING:  # nerfstudio takes seconds to import, which other subcommands need not pay
+if TYPE_CHECKING:  # nerfstudio takes seconds to import; other subcommands do without it
     from distilled_splat.jobs.graph import Schedule
     from distilled_splat.workflows.distill import DistilledTrainerConfig
     from distilled_splat.workflows.sweep_plan import Plan
 
 WIDTH_OF_TABLE = 120
-"""Columns of the table where it is not printed on a terminal."""
+"""Width of the table in columns, if it is not printed on a terminal."""
 
 
 @dataclass
 class Sweep:
-    """Train teachers for many scenes, students of several sizes from them, and put all into one table.
+    """Train teachers for many scenes and students of several sizes, and compare all of them in one table.
 
-    The jobs run on the GPUs of this machine (or on its CPU), or on a Ray cluster. What is finished is not done again:
-    a command that was stopped, or in which something failed, resumes when it is given again.
+    The jobs run on the GPUs of this machine, on its CPU, or on a Ray cluster. Finished jobs are not repeated: after an
+    interruption or a failure, the same command resumes.
     """
 
     data: tuple[Path, ...]
-    """Scenes: nerfstudio's format, or blender's (known by its transforms_train.json)."""
+    """Folders of the scenes, in nerfstudio's format or in blender's (with a transforms_train.json)."""
     options: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """After a lone --, options of ns-train, such as "-- --teacher-iterations 7000 --pipeline.model.lambda-kd 1". They
-    may end with a dataparser; by default the scenes are in nerfstudio's format or in blender's, and of the former every
-    8th view is held out."""
+    """Options of ns-train, after a separate --, such as "-- --teacher-iterations 7000 --pipeline.model.lambda-kd 1". A
+    dataparser may follow the options. By default the format of each scene is detected, and every 8th view of a scene in
+    nerfstudio's format is held out."""
     fractions: tuple[float, ...] = (0.05, 0.12, 0.25)
     """Sizes of the students, as fractions of the standard teacher's Gaussians."""
     output: Path = Path("sweep")
-    """Folder for the runs and the results; with Ray on several machines, one that all of them see under this path."""
+    """Folder for the runs and the results. With Ray on several machines, all of them must see it at the same path."""
     method: Literal["distilled-splatfacto", "distilled-splatfacto-paper"] = "distilled-splatfacto"
-    """Our schedule, or the paper's."""
+    """Method of the students: our schedule (distilled-splatfacto), or the paper's (distilled-splatfacto-paper)."""
     iterations: int = 30000
-    """Steps of every teacher and every student."""
+    """Training steps of every teacher and every student."""
     device: Optional[Literal["cuda", "cpu"]] = None
-    """Where to train; if not given, on GPUs where this machine has one."""
+    """Kind of device to train on. By default cuda if this machine has a GPU, otherwise cpu."""
     engine: Literal["local", "ray"] = "local"
-    """Run the jobs on this machine, or on a Ray cluster."""
+    """Run the jobs on this machine (local) or on a Ray cluster (ray)."""
     slots: Optional[int] = None
-    """local: jobs at a time; one on each GPU if not given, or one on a CPU, whose threads several share."""
+    """local: number of jobs at a time. By default one on each GPU, or one on a CPU. Several jobs on a CPU share its
+    threads."""
     address: Optional[str] = None
-    """ray: address of a running cluster, such as "auto" or "10.0.0.1:6379"; without, Ray is started on this machine."""
+    """ray: address of a running cluster, such as "auto" or "10.0.0.1:6379". By default $RAY_ADDRESS, or else Ray starts
+    on this machine."""
     gpus: float = 1
-    """ray: GPUs of each job, when it trains on GPUs; 0.5 puts two on each."""
+    """ray: GPUs of each job, if it trains on GPUs; 0.5 puts two jobs on each GPU."""
     cpus: int = 1
-    """ray: processors of each job, and threads that it computes with."""
+    """ray: processors, and computing threads, of each job."""
     retries: int = 3
-    """ray: how often a job is tried again when its process or its machine was lost."""
+    """ray: how many times to retry a job whose process or machine was lost."""
     dry_run: bool = False
-    """Print the jobs, what each needs and whether it is done, and do nothing."""
+    """Only print the jobs: what each job needs, and whether it is done."""
 
     def run(self) -> None:
-        """Do what is missing, and print and write the results.
+        """Run the missing jobs, then print and write the results.
 
         Raises:
-            ValueError: if the options make no sense together.
-            SystemExit: if the sweep is interrupted, something in it has failed, or the output folder cannot be written
-                to.
+            ValueError: if the options contradict each other.
+            SystemExit: if the sweep is interrupted, a job has failed, or the output folder cannot be written to.
         """
         from rich.console import Console
 
@@ -97,7 +98,7 @@ class Sweep:
             raise SystemExit(failures(schedule))
 
     def check(self) -> None:
-        """Refuse what cannot work, before any time is spent.
+        """Refuse options that cannot work, before any time is spent.
 
         Raises:
             ValueError: with one sentence on the first fault found.
@@ -113,10 +114,10 @@ class Sweep:
         if self.slots is not None and self.slots < 1:
             raise ValueError(f"--slots {self.slots} must be positive.")
         if self.engine == "ray":
-            import distilled_splat.jobs.on_ray  # noqa: F401  # refuses where Ray is not installed
+            import distilled_splat.jobs.on_ray  # noqa: F401  # raises if Ray is not installed
 
     def plan(self) -> Plan:
-        """Return the graph of all scenes.
+        """Return the graph of jobs of all scenes.
 
         Raises:
             SystemExit: if a scene cannot be read, or ns-train refuses an option.
@@ -152,7 +153,7 @@ class Sweep:
         return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
     def run_engine(self, schedule: Schedule) -> Optional[str]:
-        """Run the schedule on the engine that was asked for, and return the signal that stopped it, if one did."""
+        """Run the schedule on the chosen engine. Return the name of the signal that stopped the engine, or None."""
         from distilled_splat.jobs.local import machine_slots, run_local
         from distilled_splat.ops.processor import num_threads
         from distilled_splat.workflows.progress import Progress
@@ -170,7 +171,7 @@ class Sweep:
             return cluster.run(schedule, resources, self.retries, progress)
 
     def setting(self) -> dict[str, Any]:
-        """Return what the results depend on beside the code: method, options, versions."""
+        """Return everything besides the code that the results depend on: method, options, versions."""
         packages = ("distilled-splat", "nerfstudio", "gsplat", "torch", "numba")
         return {
             "method": self.method,
@@ -181,7 +182,7 @@ class Sweep:
 
 
 def listing(schedule: Schedule) -> list[str]:
-    """Return a graph as lines: each job, whether it is to run, what it needs, and its command."""
+    """Return a graph as lines: each job, whether it will run, which jobs it needs, and its command."""
     from distilled_splat.jobs.graph import State
 
     lines = []
@@ -194,7 +195,7 @@ def listing(schedule: Schedule) -> list[str]:
 
 
 def failures(schedule: Schedule) -> str:
-    """Say what failed, why by the last words of its log, and what was not begun for that."""
+    """Describe each failed job by the end of its log, and count the jobs that were not started because of it."""
     from distilled_splat.jobs.command import last_words
     from distilled_splat.jobs.graph import State
 
@@ -206,5 +207,5 @@ def failures(schedule: Schedule) -> str:
 
 
 def indented(words: str) -> str:
-    """Move lines to the right."""
+    """Indent lines by four spaces."""
     return "\n".join(f"    {line}" for line in words.splitlines())

@@ -1,4 +1,4 @@
-"""What a sweep has to do, as a graph of jobs."""
+"""The jobs of a sweep, as a graph."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from distilled_splat.workflows.training_jobs import training_job
 
 @dataclass(frozen=True)
 class Student:
-    """One student of a sweep and where its comparison with its teachers is to be."""
+    """One student of a sweep, and the place of its comparison with its teachers."""
 
     scene: str
     fraction: float
@@ -33,7 +33,7 @@ class Student:
 
 @dataclass(frozen=True)
 class Plan:
-    """A graph of jobs, the configs of those that train by the names of their jobs, and what comes of them."""
+    """A graph of jobs, the configs of the training jobs by job name, and the students."""
 
     jobs: list[Job]
     configs: dict[str, TrainerConfig]
@@ -41,17 +41,17 @@ class Plan:
 
 
 def scene_plan(student: DistilledTrainerConfig, fractions: Sequence[float]) -> Plan:
-    """Plan one scene: its teachers, and for each fraction a student that needs them and its comparison with them.
+    """Plan one scene: its teachers, and for each fraction a student and its comparison with the teachers.
 
-    The teachers are those of `ns-train distilled-splatfacto` with the same options: what one has trained, the other
-    takes. A student's run is named after its fraction and a hash of all that decides its outcome.
+    `ns-train distilled-splatfacto` with the same options has the same teachers, and reuses them. A student's run is
+    named after its fraction and a hash of everything that determines its result.
 
     Args:
-        student: config of a student of this scene, with an experiment name, which names the scene.
+        student: config of a student of this scene; its experiment name is the name of the scene.
         fractions: sizes of the students, as fractions of the standard teacher's Gaussians.
 
     Raises:
-        SystemExit: if the data cannot be read, or an option or a fraction makes no sense.
+        SystemExit: if the data cannot be read, or an option or a fraction is invalid.
     """
     name, scene = student.experiment_name, scene_fingerprint(parsed_scene(student))
     assert name is not None
@@ -78,7 +78,7 @@ def scene_plan(student: DistilledTrainerConfig, fractions: Sequence[float]) -> P
 def student_config(
     student: DistilledTrainerConfig, fraction: float, teachers: Sequence[TrainerConfig], scene: str
 ) -> DistilledTrainerConfig:
-    """Return the config of a student of one size with the teachers of these configs.
+    """Return the config of a student of one size, with teachers of these configs.
 
     Raises:
         SystemExit: if its settings cannot work.
@@ -86,7 +86,7 @@ def student_config(
     config = copy.deepcopy(student)
     model: Any = config.pipeline.model
     model.keep_fraction, model.num_gaussians = fraction, None
-    model.teachers = ()  # in the name by their own names, wherever they lie
+    model.teachers = ()  # the run's name has the names of the teachers, so their paths do not matter
     model.check()
     learned_from = digest([scene, [teacher.timestamp for teacher in teachers]])
     config.timestamp = f"{fraction:g}-{outcome_fingerprint(config, learned_from)}"
@@ -98,7 +98,7 @@ def comparison_job(name: str, student: Student, trained: str) -> Job:
     """Return the job that compares a student with its teachers on the held-out photos.
 
     Args:
-        name: what to call it.
+        name: name of the new job.
         student: the student.
         trained: name of the job that trains the student.
     """
@@ -108,7 +108,7 @@ def comparison_job(name: str, student: Student, trained: str) -> Job:
 
 
 def joined(plans: Sequence[Plan]) -> Plan:
-    """Put the plans of several scenes into one, in which the earlier scenes come first."""
+    """Merge the plans of several scenes into one plan, in which earlier scenes come first."""
     whole = Plan([], {}, [])
     for plan in plans:
         whole.jobs.extend(plan.jobs)

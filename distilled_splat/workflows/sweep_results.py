@@ -1,4 +1,4 @@
-"""The results of a sweep: one table, and the same as JSON."""
+"""The results of a sweep, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from distilled_splat.workflows.sweep_plan import Student
 
 
 def results_of(students: Sequence[Student], output: Path) -> list[dict[str, Any]]:
-    """Return what was measured: of each scene the teachers and their mean once, then its students.
+    """Return the measurements: for each scene the teachers and their mean once, then the scene's students.
 
     Args:
-        students: the students of the sweep; one whose comparison is missing is left out.
-        output: folder of the sweep, to which the paths of the runs are relative.
+        students: the students of the sweep; students without a comparison are left out.
+        output: folder of the sweep; the paths of the runs are relative to it.
     """
     results: list[dict[str, Any]] = []
     seen: set[str] = set()
@@ -44,7 +44,7 @@ def results_table(results: Sequence[dict[str, Any]]) -> Table:
 
 
 def table_cells(results: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
-    """Return each measurement as the words of a row."""
+    """Yield the cells of each measurement's row."""
     for result in results:
         yield [
             result["scene"],

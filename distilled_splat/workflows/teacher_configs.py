@@ -1,4 +1,4 @@
-"""What a student's teachers are trained with: its data, its options of splatfacto, and seeds of their own."""
+"""The training configs of a student's teachers: the student's data, its options of splatfacto, and other seeds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEACHER_METHOD = "splatfacto-teacher"
 
 
 def parsed_scene(config: ResumableTrainerConfig) -> DataparserOutputs:
-    """Parse a config's training split: cameras, file names and points, no photos. See that all of the capture is sound.
+    """Parse a config's training split (cameras, file names and points, without photos), and check the whole capture.
 
     Raises:
         SystemExit: if the data cannot be parsed, or cannot be trained on.
@@ -45,9 +45,8 @@ def parsed_scene(config: ResumableTrainerConfig) -> DataparserOutputs:
 def teacher_config(student: Any, variant: Variant, scene: str) -> ResumableTrainerConfig:
     """Return the config of one teacher of a student.
 
-    It has the student's data, its output folder, and its options of splatfacto and of the optimizers. Its run is named
-    after the variant and a hash of all that decides its outcome, so that the same teacher is found again and another
-    never is.
+    The teacher has the student's data, output folder, and options of splatfacto and of the optimizers. Its run is named
+    after the variant and a hash of everything that determines its result, so only the same teacher is found again.
 
     Args:
         student: the student's config (`distill.DistilledTrainerConfig`), step numbers not yet scaled to the run.
@@ -91,7 +90,7 @@ def teacher_config(student: Any, variant: Variant, scene: str) -> ResumableTrain
 
 
 def teacher_optimizers(student: Mapping[str, Any]) -> dict[str, Any]:
-    """Return splatfacto's optimizers, with what the user has changed in the student's but for its cooldown.
+    """Return splatfacto's optimizers with the user's changes to the student's optimizers, except their cooldown.
 
     Args:
         student: the student's optimizers, by parameter group.
@@ -106,7 +105,7 @@ def teacher_optimizers(student: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def teacher_configs(student: Any) -> list[ResumableTrainerConfig]:
-    """Return the configs of a student's teachers: of the kinds that it asks for.
+    """Return the configs of a student's teachers, one for each kind in `teacher_kinds`.
 
     Raises:
         SystemExit: if the data cannot be read.

@@ -1,4 +1,4 @@
-"""The teachers of a student: found where they have been trained, trained where they are missing."""
+"""The teachers of a student: finds the trained ones, and trains the missing ones."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from distilled_splat.workflows.training_jobs import prepare, training_job
 
 
 def ensure_teachers(student: Any, job: Job) -> tuple[tuple[Path, ...], Progress]:
-    """Return a student's teachers: those that its config names, or else those that it asks for, trained if need be.
+    """Return a student's teachers: those named in its config, or else one of each wanted kind, trained if missing.
 
     Args:
         student: the student's config (`distill.DistilledTrainerConfig`), step numbers not yet scaled to the run.
-        job: the student's training, which is shown with those of the teachers.
+        job: the student's training; the progress display shows it with the teachers.
 
     Returns:
-        Absolute paths of the teachers, and the display of the whole command, which the student's training continues.
+        Absolute paths of the teachers, and the progress display, in which the student's training continues.
 
     Raises:
         SystemExit: if the data cannot be read, or a training fails, is interrupted or runs in another process.
@@ -61,21 +61,21 @@ def teacher_jobs(configs: Sequence[ResumableTrainerConfig]) -> list[Job]:
 def train_teachers(
     configs: Sequence[ResumableTrainerConfig], jobs: Sequence[Job], slots: Sequence[Slot], progress: Progress
 ) -> None:
-    """Train the teachers that are missing, as many at a time as there are slots.
+    """Train the missing teachers, as many at a time as there are slots.
 
     Args:
         configs: the teachers.
-        jobs: their jobs.
-        slots: where they may train.
-        progress: shows how far they are.
+        jobs: the training of each teacher.
+        slots: the slots to train in.
+        progress: the progress display.
 
     Raises:
-        SystemExit: if a training fails, is interrupted (after it has saved), or runs already in another process.
+        SystemExit: if a training fails, is interrupted (after it has saved), or already runs in another process.
     """
     for config, job in zip(configs, jobs):
         if not job.done():
             prepare(config)
-    done = [job.name for job in jobs if job.done()]  # an orphan may have had nothing left to do
+    done = [job.name for job in jobs if job.done()]  # again: a training in another process may have finished meanwhile
     for config, job in zip(configs, jobs):
         if job.name in done:
             CONSOLE.print(f"Teacher {config.timestamp} is there already: {config.get_base_dir()}")
@@ -97,7 +97,7 @@ def train_teachers(
 
 
 def tell_of_older_teachers(folder: Path) -> None:
-    """Say how the teachers that an older version has finished in a folder can be taken instead of new ones."""
+    """Print how to use finished teachers of an older version in a folder instead of new ones."""
     runs = runs_of_an_older_version(folder, finished=True)
     if runs:
         CONSOLE.print(
@@ -108,7 +108,7 @@ def tell_of_older_teachers(folder: Path) -> None:
 
 
 def what_to_do_after(failed: ResumableTrainerConfig) -> str:
-    """Say how a teacher whose training has failed can be had all the same."""
+    """Return what to do after the training of a teacher has failed."""
     if latest_checkpoint(failed.get_checkpoint_dir()) is None:
         return "Mend that and give the same command again."
     return "The same command resumes from its last checkpoint."

@@ -1,7 +1,7 @@
-"""`python -m distilled_splat.workflows.train METHOD --load-config FILE`: what `ns-train` does with these words.
+"""`python -m distilled_splat.workflows.train METHOD --load-config FILE`: does what `ns-train` does with these words.
 
-It imports only what the training needs, and none of nerfstudio's other methods, which saves four seconds of a
-processor. The trainings that our own commands start run this module.
+This module imports only what the training needs, and none of nerfstudio's other methods. This saves four seconds of
+processor time. The trainings that our own commands start run this module.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from distilled_splat.runs.checkpoints import allow_numpy_scalars
 
 
 def main() -> None:
-    """Train what the command line names."""
+    """Train the method that the command line names."""
     method, option, path = sys.argv[1:]
     assert option == "--load-config"
     CONSOLE.log(f"Loading pre-set config from: {path}")
-    # the file is our own, written by `training_jobs.prepare` a moment ago
+    # the file is our own; `training_jobs.prepare` has just written it
     config: TrainerConfig = yaml.load(Path(path).read_text(encoding="utf8"), Loader=yaml.Loader)
     assert config.method_name == method
     train(config)

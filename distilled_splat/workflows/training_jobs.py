@@ -1,4 +1,4 @@
-"""A training as a job: its command, what it leaves, and what must be in place before it starts."""
+"""A training as a job: its command, its result, and the files that must exist before it starts."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from distilled_splat.runs.record import read_record, update_record
 LOG_NAME = "training.log"
 CONFIG_NAME = "training.yml"
 TRAIN = "distilled_splat.workflows.train"
-"""Module that trainings of ours begin in, each in a process of its own."""
+"""Module that our commands run to train, each time in a process of its own."""
 
 
 def is_finished(run: Path) -> bool:
-    """Say whether the training in a run folder is finished."""
+    """Return whether the training in a run folder is finished."""
     return bool(read_record(run).get("finished"))
 
 
 def training_job(name: str, config: TrainerConfig, needs: Sequence[str] = ()) -> Job:
-    """Return the job that trains a config as `ns-train` does, in the run folder that the config names.
+    """Return the job that trains a config as `ns-train` does, in the config's run folder.
 
     Args:
-        name: what to call it.
-        config: what to train; its experiment name and timestamp are set.
-        needs: names of the jobs that it needs.
+        name: name of the job.
+        config: the config; its experiment name and timestamp are set.
+        needs: names of the jobs that must be done first.
     """
     assert config.method_name is not None
     run = config.get_base_dir()
@@ -43,18 +43,17 @@ def training_job(name: str, config: TrainerConfig, needs: Sequence[str] = ()) ->
 
 
 def prepare(config: TrainerConfig) -> None:
-    """Write the config where its job reads it, and let it resume what was begun in its folder.
+    """Write the config for its job, and let it resume what was begun in its folder.
 
-    The folder's name holds all that decides the outcome; see `fingerprints.outcome_fingerprint`.
+    The folder's name determines the result of the run; see `fingerprints.outcome_fingerprint`.
 
     Raises:
-        SystemExit: if another process trains in the run folder, and does not leave soon, or nothing can be
-            written there.
+        SystemExit: if another process trains in the run folder and does not leave soon, or nothing can be written.
     """
     run = config.get_base_dir()
     lock_run(run, SECONDS_FOR_AN_ORPHAN).release()
     with writing_to(run):
         if read_record(run):
-            # the data may have been moved since: the run's name tells all else that decides its outcome
+            # the data may have moved; the run's name covers everything else that determines its result
             update_record(run, fingerprint=settings_fingerprint(config), settings=settings_of(config))
         write_beside(run / CONFIG_NAME, lambda path: path.write_text(yaml.dump(config), encoding="utf8"))
