@@ -228,7 +228,7 @@ Bench = Annotated[
         Annotated[ShrinkBench, tyro.conf.subcommand("shrink")],
     ],
     tyro.conf.subcommand(
-        "bench", description="Measure: a step's or a command's time, a training's memory, students, shrunk splats."
+        "bench", description="Measure speed, memory, the quality of students, and other ways to shrink a splat."
     ),
 ]
 Command = Union[
