@@ -120,7 +120,7 @@ def test_a_teacher_is_rendered_once_in_each_frame_that_it_may_be_in(
 
     monkeypatch.setattr(agreement, "mean_psnr", counted)
     prepared(tiny_student(scene, tmp_path, (path, teachers[1])))
-    assert sorted(measured) == sorted([path, path, read_teacher(teachers[1]).path])
+    assert sorted(measured) == sorted([path, path, path, read_teacher(teachers[1]).path])  # three frames of a .ply
 
 
 def test_a_teacher_that_saw_the_held_out_photos_is_told_of(

@@ -266,7 +266,7 @@ def test_every_loss_is_in_the_training_log(trained: Trained) -> None:
     photos, labels = (set(logged[f"Train Loss Dict/{name}"]) for name in ("main_loss", "kd_loss"))
     assert labels == set(range(STEPS))
     assert set(range(0, STEPS, 10)) <= photos and 0.3 * STEPS < len(photos) < 0.7 * STEPS, "the others have no photo"
-    assert sorted(logged["Train Loss Dict/structure_loss"]) == list(range(0, STEPS, 10))
+    assert sorted(logged["Train Loss Dict/structure_loss"]) == list(range(STEPS)), "its interval scales with the run"
     assert all(-1e-6 < value < 1 for value in logged["Train Loss Dict/structure_loss"].values())
     loss = list(logged["Train Loss"].values())
     assert np.isfinite(loss).all()
