@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import PATIENCE, chromium, picture, wait_until
+from browser import chromium, picture, wait_until
 from tiny import tiny_student, trained
 
 from distilled_splat import cli
@@ -190,26 +190,6 @@ def test_the_slider_and_a_phone(student: Path) -> None:
 
 
 @pytest.mark.slow
-def test_student_and_teacher_are_seen_in_the_page(student: Path) -> None:
-    """Spark draws both splats: its stage is black before, and has many colours then, on either side of the line."""
-    with chromium(500, 700) as page:
-        page.get((student / REPORT_NAME).resolve().as_uri())
-        page.set_script_timeout(PATIENCE)
-        page.execute_script("document.getElementById('stage-open').click()")
-
-        def drawn() -> bool:
-            box = page.execute_script(
-                "const stage = document.getElementById('stage'); stage.scrollIntoView({block: 'center'}); "
-                "const b = stage.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom].map(Math.round)"
-            )
-            seen = picture(page, box)
-            middle = seen.shape[1] // 2
-            return bool(min(seen[:, :middle].std(), seen[:, middle:].std()) > 10)
-
-        wait_until(drawn, "the splats' picture")
-        assert not page.get_log("browser")
-
-
 def test_splats_are_left_out_where_they_are_too_large(student: Path, tmp_path: Path) -> None:
     run = open_run(student / "config.yml")
     both = splats_of(run)
