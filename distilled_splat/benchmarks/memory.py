@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +44,7 @@ class MemoryBench:
         from distilled_splat.benchmarks.captures import untouched_parser, write_start
         from distilled_splat.benchmarks.stages import measure_training
         from distilled_splat.benchmarks.training import alone
+        from distilled_splat.runs.files import write_json
 
         if min(self.gaussians, self.width, self.height) < 16 or self.photos < 9:
             raise ValueError("A capture has at least 9 photos of 16 x 16 pixels, and here at least 16 Gaussians.")
@@ -62,7 +62,7 @@ class MemoryBench:
         if self.json is not None:
             figures = {learner: [dataclasses.asdict(stage) for stage in stages] for learner, stages in found.items()}
             content = {"gaussians": self.gaussians, "size": size, "photos": self.photos, **figures}
-            self.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf8")
+            write_json(self.json, content)
 
 
 def print_stages(learner: str, stages: list[Stage]) -> None:

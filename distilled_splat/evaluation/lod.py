@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -20,6 +18,7 @@ from distilled_splat.evaluation.export import FrameName, into_frame
 from distilled_splat.ops.quaternions import normalized_quat_to_rotmat
 from distilled_splat.ops.render import render
 from distilled_splat.ops.views import View
+from distilled_splat.runs.files import folder_beside
 from distilled_splat.splat.chunks import Chunk, chunks_of, cut
 from distilled_splat.splat.formats import FORMATS, check_library
 from distilled_splat.splat.gaussians import Gaussians
@@ -84,15 +83,10 @@ def write_levels(paths: Sequence[Path], folder: Path, most: int, frame: FrameNam
                 f"{splat.path} does not show what {read[0].path} shows: its pictures differ by {error:.2f} of these. "
                 "Give splats of one scene, all in one frame."
             )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    try:
-        sizes = write_streamed_sog(scratch, levels, tree, accounts)
+    with folder_beside(folder) as part:
+        sizes = write_streamed_sog(part, levels, tree, accounts)
         if folder.exists():
             folder.rmdir()
-        scratch.replace(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return [
         Level(splat.path, len(level), chunks, size / 1e6, error)
         for splat, level, (chunks, size), error in zip(read, levels, sizes, errors)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional
 
@@ -27,6 +29,22 @@ def write_beside(path: Path, write: Callable[[Path], object], scratch: Optional[
         replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_beside(folder: Path) -> Iterator[Path]:
+    """Make a folder that is whole or absent: this yields a temporary folder, which is then renamed to `folder`.
+
+    The caller removes an earlier folder of this name before the context ends.
+    """
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def replace(source: Path, target: Path) -> None:

@@ -15,10 +15,12 @@ from distilled_splat.ops.losses import photometric_losses
 from distilled_splat.ops.render import render
 from distilled_splat.ops.views import View
 from distilled_splat.splat.gaussians import Gaussians
+from distilled_splat.student.model import DistilledModelConfig
 
-PRUNINGS, PRUNED = 8, 0.2
+PRUNINGS = DistilledModelConfig.prune_times
+PRUNED = DistilledModelConfig.prune_stop / DistilledModelConfig.schedule_length
 """Number of prunings of a student, each of which renders every view, and the fraction of its steps with pruning."""
-BETWEEN = 250
+BETWEEN = DistilledModelConfig.virtual_views
 """Number of virtual views of a student, each rendered once by the teachers."""
 FOR_VIEWS = 0.4
 """Largest fraction of the time for the cost of views. If the views cost more, their number is reduced."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from distilled_splat.ops.views import View
+from distilled_splat.runs.files import folder_beside
 from distilled_splat.teachers.ensemble import TeacherEnsemble, mean_image
 
 DATAPARSER = (
@@ -42,10 +42,8 @@ def write_capture(
         test: views to hold out.
         tell: called after each photo with the number of finished photos and the number of all photos.
     """
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    (part / "images").mkdir(parents=True)
-    try:
+    with folder_beside(folder) as part:
+        (part / "images").mkdir()
         frames = []
         for number, view in enumerate((*train, *test)):
             name = f"images/{number:04d}.png"
@@ -63,9 +61,6 @@ def write_capture(
         }
         (part / "transforms.json").write_text(json.dumps(meta, indent=1), encoding="utf8")
         shutil.rmtree(folder, ignore_errors=True)
-        os.replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def as_rgba(color: Tensor, alpha: Tensor) -> np.ndarray:

@@ -206,13 +206,13 @@ class Shrinking:
         capture = work / f"capture-{len(views.train)}"
         paths = tuple(work / f"splat-{number}.ply" for number in range(1, len(self.splats) + 1))
         if not capture.exists():
-            for path, splat, teacher in zip(paths, self.splats, self.teachers):
-                content = FORMATS["ply"].file_of(with_degree(splat, self.sh_degree), teacher.antialiased)
-                write_bytes(path, content)
-            ensemble = TeacherEnsemble(
-                [Teacher(path, with_degree(splat, self.sh_degree), teacher.antialiased, None, {})
-                 for path, splat, teacher in zip(paths, self.splats, self.teachers)], self.device
-            )  # fmt: skip
+            teachers = [
+                Teacher(path, with_degree(splat, self.sh_degree), teacher.antialiased, None, {})
+                for path, splat, teacher in zip(paths, self.splats, self.teachers)
+            ]
+            for teacher in teachers:
+                write_bytes(teacher.path, FORMATS["ply"].file_of(teacher.gaussians, teacher.antialiased))
+            ensemble = TeacherEnsemble(teachers, self.device)
             with Progress(console=self.console, transient=True) as bar:
                 task = bar.add_task("Rendering the splat", total=None)
                 write_capture(

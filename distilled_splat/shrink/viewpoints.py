@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distilled_splat.ops.space import Space
 from distilled_splat.ops.views import View, resized
-from distilled_splat.shrink.camera_choice import choose_reading
+from distilled_splat.shrink.camera_choice import SMALL_WIDTH, choose_reading, small
 from distilled_splat.shrink.given_cameras import read_cameras
 from distilled_splat.shrink.invented_cameras import ASPECT, FIELD_OF_VIEW, invent, looking, sharpness
 from distilled_splat.shrink.unit_frame import UnitFrame
@@ -22,8 +22,6 @@ PIXELS_PER_GAUSSIAN = 1.5
 """Size of a typical Gaussian in an invented picture: about its size in the photos, and not larger."""
 NARROWEST, WIDEST = 256, 800
 """Limits for the width of a picture, in pixels."""
-GLANCE = 64
-"""Width in pixels of the small renders that rate views."""
 SHARP = 0.7
 """Smallest fraction of a view that must show detail."""
 TEST_VIEWS = 24
@@ -62,8 +60,8 @@ def invented_views(gaussians: Gaussians, count: int, seed: int) -> Views:
     up = upright(gaussians)
 
     def shows(eye: Tensor, look: Tensor, scale: float) -> bool:
-        focal = GLANCE / 2 / math.tan(FIELD_OF_VIEW / 2)
-        view = looking(eye, look, up, GLANCE, round(GLANCE / ASPECT), focal, device)
+        focal = SMALL_WIDTH / 2 / math.tan(FIELD_OF_VIEW / 2)
+        view = looking(eye, look, up, SMALL_WIDTH, round(SMALL_WIDTH / ASPECT), focal, device)
         return sharpness(gaussians, view, scale) >= SHARP
 
     found = invent(Space.of(gaussians), count, shows, seed)
@@ -115,11 +113,6 @@ def within(view: View) -> View:
     """Return a view that is no wider and no higher than an invented view may be."""
     factor = min(WIDEST / max(view.width, view.height), 1.0)
     return rescaled(view, factor)
-
-
-def small(view: View) -> View:
-    """Return a small view, to rate it."""
-    return rescaled(view, GLANCE / view.width)
 
 
 def rescaled(view: View, factor: float) -> View:

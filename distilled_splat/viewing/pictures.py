@@ -8,9 +8,10 @@ from typing import Optional
 
 import numpy as np
 import torch
-from nerfstudio.cameras.camera_utils import quaternion_matrix
 from torch import Tensor
+from torch.nn.functional import normalize
 
+from distilled_splat.ops.quaternions import normalized_quat_to_rotmat
 from distilled_splat.ops.render import render
 from distilled_splat.ops.views import View
 from distilled_splat.viewing.splats import Shown
@@ -24,10 +25,10 @@ class Camera:
     """A browser's camera.
 
     Attributes:
-            wxyz: rotation from camera to world in OpenCV axes (x right, y down, z forward), as a unit quaternion.
-            position: in the unit frame.
-            fov: vertical field of view, in radians.
-            aspect: width divided by height.
+        wxyz: rotation from camera to world in OpenCV axes (x right, y down, z forward), as a unit quaternion.
+        position: in the unit frame.
+        fov: vertical field of view, in radians.
+        aspect: width divided by height.
     """
 
     wxyz: tuple[float, float, float, float]
@@ -38,7 +39,7 @@ class Camera:
     def view(self, height: int, device: torch.device) -> View:
         """Return the view of this camera, for pictures of this height in pixels."""
         width = max(round(height * self.aspect), 1)
-        turn = torch.from_numpy(quaternion_matrix(np.array(self.wxyz))[:3, :3]).T
+        turn = normalized_quat_to_rotmat(normalize(torch.tensor(self.wxyz, dtype=torch.float64), dim=0)).T
         viewmat = torch.eye(4, dtype=torch.float64)
         viewmat[:3, :3] = turn
         viewmat[:3, 3] = -turn @ torch.tensor(self.position, dtype=torch.float64)

@@ -42,9 +42,9 @@ class Start:
 
     Attributes:
         view: the camera.
-            up: unit vector, [3], on the CPU.
-            distance: to what the middle of the picture shows.
-            words: where the camera stands, for people.
+        up: unit vector, [3], on the CPU.
+        distance: to what the middle of the picture shows.
+        words: where the camera stands, for people.
     """
 
     view: View
