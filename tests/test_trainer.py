@@ -83,6 +83,18 @@ def test_a_resumed_run_has_as_many_steps_whatever_nerfstudio_counts(
     assert read_progress(run)["step"] == 12 and read_progress(run)["steps"] == 12
 
 
+def test_evaluations_leave_the_training_as_it_is(scene: Path, tmp_path: Path) -> None:
+    """LPIPS draws random weights when it is first used, and the backgrounds of later steps must not depend on that."""
+
+    def parameters(name: str, every: int) -> dict[str, torch.Tensor]:
+        config = tiny_config(splatfacto_teacher, scene, tmp_path / name, 12)
+        config.steps_per_eval_image, config.steps_per_eval_all_images = every, 2 * every
+        return dict(trained(config).pipeline.model.gauss_params.items())
+
+    without, often = parameters("without", 0), parameters("often", 3)
+    assert all(torch.equal(without[name], often[name]) for name in GAUSSIAN_PARAMETERS)
+
+
 @pytest.mark.parametrize("after", [None, 7])
 def test_what_was_logged_is_in_the_file_when_training_ends(
     scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int | None

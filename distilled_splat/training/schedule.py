@@ -11,6 +11,9 @@ from nerfstudio.engine.trainer import TrainerConfig
 SHORTEST = 0.1
 """Learning rates do not grow further in runs shorter than this fraction of the schedule's length."""
 
+EVALUATIONS, STEPS_BETWEEN = 10, 10
+"""A short run evaluates a held-out photo this many times, for a curve, but at most once in so many steps."""
+
 
 def reach(cameras: Cameras) -> float:
     """Return the largest camera coordinate, measured from the cameras' mean; 1 if all cameras are in one place.
@@ -43,8 +46,12 @@ def scaled_to_run(config: TrainerConfig) -> TrainerConfig:
     With Adam a parameter moves by about its learning rate in every step. Centres, rotations and the harmonics above
     degree 0 have small learning rates; in a short run they would hardly leave their start. There their learning rates
     are multiplied, by the powers that `model.lr_powers()` returns (see docs/method.md).
+
+    A short run evaluates a held-out photo more often than `steps_per_eval_image` says, unless that is 0.
     """
     config = copy.deepcopy(config)
+    often_enough = max(config.max_num_iterations // EVALUATIONS, STEPS_BETWEEN)
+    config.steps_per_eval_image = min(config.steps_per_eval_image, often_enough)
     model: Any = config.pipeline.model
     factor = config.max_num_iterations / model.schedule_length
     if factor == 1:

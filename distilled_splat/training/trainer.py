@@ -243,11 +243,16 @@ class ResumableTrainer(Trainer):
         raise SystemExit(EXIT_INTERRUPTED)
 
     def eval_iteration(self, step: int) -> None:
-        """Evaluate as nerfstudio does, if there are photos to evaluate on."""
+        """Evaluate as nerfstudio does, if there are photos to evaluate on.
+
+        The state of torch's random numbers is kept: LPIPS draws weights when it is first used, and no training may
+        depend on how often it is evaluated.
+        """
         if len(self.pipeline.datamanager.eval_dataset) > 0:  # type: ignore[arg-type]
             if step_check(step, self.config.steps_per_eval_all_images):
                 self.note_evaluation(step)
-            with STAGES.within("evaluation"):
+            devices = [] if self.device == "cpu" else [self.device]
+            with STAGES.within("evaluation"), torch.random.fork_rng(devices):
                 super().eval_iteration(step)
 
     def note_evaluation(self, step: int) -> None:

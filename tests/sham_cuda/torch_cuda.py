@@ -53,6 +53,8 @@ def install() -> None:
     for name, answer in ANSWERS.items():
         assert hasattr(torch.cuda, name), name
         setattr(torch.cuda, name, lambda *args, answer=answer, **options: answer)
+    torch.cuda.get_rng_state = lambda *args, **options: torch.get_rng_state()  # its numbers are the host's
+    torch.cuda.set_rng_state = lambda state, *args, **options: torch.set_rng_state(state)
     torch.Tensor.pin_memory = pin_memory  # type: ignore[method-assign, assignment]
     torch.Tensor.is_pinned = is_pinned  # type: ignore[method-assign, assignment]
     for check in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
