@@ -36,11 +36,14 @@ def test_table_has_mean_and_spread_over_the_seeds() -> None:
 
 
 def test_table_has_the_geometry_where_it_was_measured() -> None:
-    errors = ({"depth_error": 0.04, "floaters": 0.0}, {"depth_error": 0.05, "floaters": None})
+    errors = (
+        {"depth_error": 0.04, "floaters": 0.0, "processor_seconds": 100.0},
+        {"depth_error": 0.05, "floaters": None, "processor_seconds": 110.0},
+    )
     measured = [{**measurement("student", 0.12, seed, 30.0), **error} for seed, error in enumerate(errors)]
     head, _, line = table(measured).splitlines()
-    assert "| SSIM | depth error | depth error beyond | alpha error | floaters | seconds |" in head
-    assert "| 4.50 ± 0.71 % |  |  | 0.00 ± 0.00 % | 60 |" in line
+    assert "| SSIM | depth error | depth error beyond | alpha error | floaters | seconds | processor s |" in head
+    assert "| 4.50 ± 0.71 % |  |  | 0.00 ± 0.00 % | 60 | 105 |" in line
 
 
 def test_spread_is_the_sample_standard_deviation() -> None:

@@ -218,6 +218,7 @@ def result_of(
     """Return one measurement as JSON content."""
     # torch takes seconds to import; other subcommands do without it
     from distilled_splat.runs.checkpoints import latest_checkpoint
+    from distilled_splat.runs.stages import total
 
     record = {} if run is None else read_record(run)
     checkpoint = None if run is None else latest_checkpoint(run / "nerfstudio_models")
@@ -232,6 +233,7 @@ def result_of(
         "ssim": row.ssim,
         **{name: getattr(row, name) for name in PERCEPTUAL},
         "seconds": row.seconds,
+        "processor_seconds": round(total(record["stages"])[1], 1) if "stages" in record else None,
         **{name: getattr(row, name) for name in GEOMETRY},
         "photos": row.photos,
         "fingerprint": record.get("fingerprint"),

@@ -40,21 +40,21 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         *(TITLES[name] for name in looks),
         *GEOMETRY,
         "seconds",
+        "processor s",
         "runs",
     )
     lines = [f"| {' | '.join(heads)} |".replace("_", " "), "|---" * len(heads) + "|"]
     for (scene, fraction, row), group in grouped(results).items():
         psnr, psnr_spread = summary([result["psnr"] for result in group])
         ssim, ssim_spread = summary([result["ssim"] for result in group])
-        seconds = [result["seconds"] for result in group if result["seconds"] is not None]
+        times = [whole_seconds([result.get(name) for result in group]) for name in ("seconds", "processor_seconds")]
         perceptual = [decimals([result.get(name) for result in group]) for name in looks]
         geometry = [percents([result.get(name) for result in group]) for name in GEOMETRY]
-        more = " | ".join([*perceptual, *geometry])
+        more = " | ".join([*perceptual, *geometry, *times])
         size = "" if fraction is None else f"{100 * fraction:g} %"
-        time = f"{summary(seconds)[0]:.0f}" if seconds else ""
         lines.append(
             f"| {scene} | {size} | {row} | {group[0]['gaussians']} | {group[0]['megabytes']:.1f} "
-            f"| {psnr:.2f} ± {psnr_spread:.2f} | {ssim:.4f} ± {ssim_spread:.4f} | {more} | {time} | {len(group)} |"
+            f"| {psnr:.2f} ± {psnr_spread:.2f} | {ssim:.4f} ± {ssim_spread:.4f} | {more} | {len(group)} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -87,6 +87,12 @@ def decimals(values: Sequence[Optional[float]]) -> str:
     """Format the mean and the spread of numbers; empty without numbers."""
     known = [value for value in values if value is not None]
     return "{:.4f} ± {:.4f}".format(*summary(known)) if known else ""
+
+
+def whole_seconds(values: Sequence[Optional[float]]) -> str:
+    """Format the mean of times in seconds; empty without numbers."""
+    known = [value for value in values if value is not None]
+    return f"{statistics.mean(known):.0f}" if known else ""
 
 
 def percents(values: Sequence[Optional[float]]) -> str:
