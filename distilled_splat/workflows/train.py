@@ -2,13 +2,18 @@
 
 This module imports only what the training needs, and none of nerfstudio's other methods. This saves four seconds of
 processor time. The trainings that our own commands start run this module.
+
+At the end the process leaves without taking Python apart, which would take two seconds more.
 """
 
 from __future__ import annotations
 
+import atexit
+import os
 import random
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -49,5 +54,14 @@ def train(config: TrainerConfig) -> None:
         profiler.flush_profiler(config.logging)
 
 
+def leave() -> NoReturn:
+    """End the process with success: run what is registered for its end, write what is buffered, and skip the rest."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
 if __name__ == "__main__":
     main()
+    leave()
