@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import chromium, picture, wait_until
+from browser import PATIENCE, chromium, picture, wait_until
 from tiny import tiny_student, trained
 
 from distilled_splat import cli
@@ -23,7 +23,10 @@ from distilled_splat.evaluation.lpips_weights import read_weights
 from distilled_splat.evaluation.report import CURVES, REPORT_NAME, scalars, write_report
 from distilled_splat.evaluation.report_splats import splats_of
 from distilled_splat.evaluation.results import read_results
+from distilled_splat.ops.render import render
+from distilled_splat.ops.views import resized
 from distilled_splat.runs.record import read_record, update_record
+from distilled_splat.teachers.reading import read_teacher
 
 CONTROL = {
     "scene": "scene", "row": "no <teachers>", "fraction": 0.12, "seed": 3, "gaussians": 321, "megabytes": 0.08,
@@ -186,6 +189,47 @@ def test_the_slider_and_a_phone(student: Path) -> None:
             size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
             page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
             assert page.execute_script("return document.documentElement.scrollWidth") <= width
+        assert not page.get_log("browser")
+
+
+@pytest.mark.slow
+def test_student_and_teacher_are_seen_from_a_held_out_camera(student: Path, teachers: tuple[Path, ...]) -> None:
+    """What Spark draws, on its canvas and with its own sorting, looks like what our rasterizer draws."""
+    run = open_run(student / "config.yml")
+    first = next(run.held_out())
+    with chromium(500, 700) as page:
+        page.get((student / REPORT_NAME).resolve().as_uri())
+        page.set_script_timeout(PATIENCE)
+        page.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride", {"width": 300, "height": 600, "deviceScaleFactor": 1, "mobile": False}
+        )
+        page.execute_script("document.getElementById('stage-open').click()")
+
+        def stage() -> list[int]:
+            return page.execute_script(
+                "const stage = document.getElementById('stage'); stage.scrollIntoView({block: 'center'}); "
+                "const b = stage.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom].map(Math.round)"
+            )
+
+        left, upper, right, lower = stage()
+        width, height = right - left, lower - upper
+        view = resized(first.view, width, height)
+        splats = (run.model.gaussians().detach(), read_teacher(teachers[0]).gaussians)
+        ours = [255 * render(splat, view).over(first.background).numpy() for splat in splats]
+        middle, edge = width // 2, 6  # the stage has round corners
+        expected, otherwise = (
+            np.concatenate((one[:, :middle], other[:, middle:]), axis=1)[edge:-edge, edge:-edge]
+            for one, other in (ours, ours[::-1])
+        )
+
+        def alike() -> bool:
+            left, upper, *_ = stage()  # words that come above it move it
+            seen = picture(page, [left, upper, left + width, upper + height])[edge:-edge, edge:-edge]
+            likeness = np.corrcoef(seen.ravel(), expected.ravel())[0, 1]
+            difference = np.abs(seen - expected).mean()
+            return bool(likeness > 0.9 and difference < 12 and difference < np.abs(seen - otherwise).mean())
+
+        wait_until(alike, "the splats' picture")
         assert not page.get_log("browser")
 
 
