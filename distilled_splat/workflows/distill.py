@@ -33,7 +33,7 @@ class DistilledTrainerConfig(ResumableTrainerConfig):
     teacher_iterations: Optional[int] = None
     """Training steps of each teacher. By default as many as the student's."""
     teacher_kinds: tuple[Variant, ...] = VARIANTS
-    """Kinds of teachers to train if no teachers are given. "standard" alone takes half the time of all three."""
+    """Kinds of teachers to train if no teachers are given. "standard" alone halves the time of the command."""
     teacher_slots: Optional[int] = None
     """Number of teachers to train at a time. By default one on each GPU, or one on a CPU. Several teachers on a CPU
     share its threads."""
