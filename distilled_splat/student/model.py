@@ -71,16 +71,16 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     """How far virtual views leave the straight line between two cameras: beyond its ends, as a fraction of its length,
     and towards a third camera, as a fraction of the distance to it."""
     lambda_depth: float = 0.05
-    """Weight of the depth loss: against the teachers' mean depth, where the teachers agree on it."""
+    """Weight of the structural loss by depth: against the teachers' mean depth, where the teachers agree on it."""
     lambda_structure: float = 0.0
-    """Weight of the structural loss between the voxel histograms of student and standard teacher; 1 in the paper. Off
-    by default: the depth loss preserves the geometry better and costs less image quality; see docs/geometry.md."""
+    """Weight of the structural loss by histograms, of student and standard teacher over voxels; 1 in the paper. Off by
+    default: the loss by depth preserves the geometry better and costs less image quality; see docs/geometry.md."""
     structure_of: Literal["mass", "centres"] = "mass"
     """What the histograms count: mass, opacity times area of each Gaussian; or centres, as in the paper."""
     structure_resolutions: tuple[int, ...] = (16, 32, 64)
     """Voxels of each histogram along each axis; 128 in the paper."""
     structure_every: int = 100
-    """Steps between two applications of the structural loss; 500 in the paper; 0 turns it off."""
+    """Steps between two applications of the structural loss by histograms; 500 in the paper; 0 turns it off."""
     prune_start: int = 0
     """Step of the first pruning."""
     prune_stop: int = 6000
@@ -198,7 +198,7 @@ class DistilledModel(PortableSplatfactoModel):
         return {"means": reach(cameras)} if self.config.start_from == "teacher" else {}
 
     def renders_depth(self) -> bool:
-        """Render depth in training too, if the depth loss is on."""
+        """Render depth in training too, if the structural loss by depth is on."""
         return super().renders_depth() or self.config.lambda_depth > 0
 
     def build_strategy(self) -> CappedStrategy:

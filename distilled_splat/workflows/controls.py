@@ -40,7 +40,8 @@ class QualityBench:
     """Train teachers, students and controls on scenes, and write results.json, a table, a plot and pictures.
 
     Every 8th view is held out; of blender's data, the views of transforms_val.json. Finished trainings are not
-    repeated, so an interrupted command can be given again. results.json keeps the results that other commands have measured in the same folder.
+    repeated, so an interrupted command can be given again.
+    results.json keeps the results that other commands have measured in the same folder.
     """
 
     data: tuple[Path, ...]
