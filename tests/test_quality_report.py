@@ -10,7 +10,7 @@ from PIL import Image
 
 from distilled_splat.evaluation.results import carried_over, with_result
 from distilled_splat.runs.files import write_json
-from distilled_splat.workflows.controls import QualityBench
+from distilled_splat.workflows.controls import QualityBench, folder_digest
 from distilled_splat.workflows.controls_report import summary, table, write_report
 
 
@@ -100,3 +100,34 @@ def test_an_unknown_row_is_refused_before_anything_is_trained(tmp_path: Path) ->
     with pytest.raises(ValueError, match="no row 'teh default'"):
         QualityBench(data=(tmp_path,), output=tmp_path / "o", rows=("teh default",)).run()
     assert not (tmp_path / "o").exists()
+
+
+def test_few_photos_are_captures_of_their_own(scene: Path, tmp_path: Path) -> None:
+    bench = QualityBench((scene,), tmp_path, every=(1, 3))
+    whole, few = bench.captures()
+    assert (whole, few.name) == (scene, f"{scene.name}-every-3")
+    digests = bench.setting([whole, few])["data"]
+    assert set(digests) == {whole.name, few.name} and digests[whole.name] != digests[few.name]
+
+
+def test_a_change_behind_a_link_is_a_change(tmp_path: Path) -> None:
+    photos, capture = tmp_path / "photos", tmp_path / "capture"
+    photos.mkdir()
+    capture.mkdir()
+    (capture / "images").symlink_to(photos)
+    (photos / "1.png").write_bytes(b"one")
+    before = folder_digest(capture)
+    (photos / "1.png").write_bytes(b"two")
+    assert folder_digest(capture) != before
+
+
+@pytest.mark.parametrize("every", [(0,), (1, -2)])
+def test_every_takes_numbers_from_1_on(every: tuple[int, ...], scene: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        QualityBench((scene,), tmp_path, every=every).run()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_without_a_capture_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is not a capture"):
+        QualityBench((tmp_path / "nowhere",), tmp_path).run()

@@ -224,7 +224,7 @@ def test_student_and_teacher_are_seen_from_a_held_out_camera(student: Path, teac
 
         def alike() -> bool:
             left, upper, *_ = stage()  # words that come above it move it
-            seen = picture(page, [left, upper, left + width, upper + height])[edge:-edge, edge:-edge]
+            seen = picture(page, (left, upper, left + width, upper + height))[edge:-edge, edge:-edge]
             likeness = np.corrcoef(seen.ravel(), expected.ravel())[0, 1]
             difference = np.abs(seen - expected).mean()
             return bool(likeness > 0.9 and difference < 12 and difference < np.abs(seen - otherwise).mean())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,13 +34,14 @@ from distilled_splat.workflows.control_kinds import (
     wanted_rows,
 )
 from distilled_splat.workflows.controls_report import write_report
+from distilled_splat.workflows.few_photos import thinned
 
 
 @dataclass
 class QualityBench:
     """Train teachers, students and controls on scenes, and write results.json, a table, a plot and pictures.
 
-    Every 8th view is held out; of blender's data, the views of transforms_val.json. Finished trainings are not
+    Every 8th view is held out; of blender's data, those of transforms_test.json. Finished trainings are not
     repeated, so an interrupted command can be given again.
     results.json keeps the results that other commands have measured in the same folder.
     """
@@ -54,6 +56,9 @@ class QualityBench:
     """Sizes of the students, as fractions of the standard teacher's Gaussians."""
     seeds: int = 3
     """Number of students of each kind and size, each with a seed of its own."""
+    every: tuple[int, ...] = (1,)
+    """Train on every n-th training photo, to see what few photos do; with several numbers, on each of these captures.
+    The held-out photos stay the same."""
     rows: tuple[str, ...] = ()
     """Kinds of students to train: names in the table, or patterns of them. By default all but "paper: *", the ablation
     of the paper's own method."""
@@ -66,16 +71,31 @@ class QualityBench:
             SystemExit: if a training fails.
         """
         _ = self.wanted  # before anything is read or trained
-        path, setting = self.output / "results.json", self.setting()
+        scenes = self.captures()
+        path, setting = self.output / "results.json", self.setting(scenes)
         results: list[dict[str, Any]] = []
         if path.exists():
             setting, results = carried_over(path, setting)
-        for scene in self.data:
+        for scene in scenes:
             for result in self.scene_results(scene):
                 results = with_result(results, result)
                 write_json(path, {"setting": setting, "results": results})
             self.picture(scene)
         write_report(self.output, results)
+
+    def captures(self) -> list[Path]:
+        """Return the captures to train on: the scenes, and where --every asks for it, the same with fewer photos.
+
+        Raises:
+            ValueError: if a scene's folder has no transforms file, or --every holds a number below 1.
+        """
+        for scene in self.data:
+            if not any((scene / name).is_file() for name in ("transforms.json", "transforms_train.json")):
+                raise ValueError(f"{scene} is not a capture: it has no transforms.json and no transforms_train.json.")
+        if min(self.every, default=1) < 1:
+            raise ValueError(f"--every takes numbers of at least 1, not {min(self.every)}.")
+        folder = self.output / "captures"
+        return [scene if n == 1 else thinned(scene, n, folder) for scene in self.data for n in self.every]
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -96,13 +116,13 @@ class QualityBench:
             comparison = compare(student / "config.yml", [teacher], PICTURED_VIEWS, perceptual_of=())
             student_picture(comparison, path)
 
-    def setting(self) -> dict[str, Any]:
+    def setting(self, scenes: Sequence[Path]) -> dict[str, Any]:
         """Return everything besides the code that all results depend on: data, steps, versions, machine."""
         from distilled_splat.ops.processor import processor_name
 
         packages = ("distilled-splat", "nerfstudio", "gsplat", "torch", "numba")
         return {
-            "data": {scene.name: folder_digest(scene) for scene in self.data},
+            "data": {scene.name: folder_digest(scene) for scene in scenes},
             "iterations": self.iterations,
             "versions": {name: metadata.version(name) for name in packages},
             "python": platform.python_version(),
@@ -243,10 +263,11 @@ def result_of(
 
 
 def folder_digest(folder: Path) -> str:
-    """Hash the names and the contents of all files in a folder."""
+    """Hash the names and the contents of all files in a folder, also behind links."""
     from distilled_splat.runs.fingerprints import digest
 
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    walk = os.walk(folder, followlinks=True)
+    files = sorted(Path(place) / name for place, _, names in walk for name in names)
     return digest([[str(path.relative_to(folder)), file_digest(path)] for path in files])
 
 
