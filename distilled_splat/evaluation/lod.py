@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -136,22 +136,12 @@ def box_of(gaussians: Gaussians) -> tuple[Tensor, Tensor]:
 
 def sums_of(parts: Sequence[Gaussians], low: Tensor, high: Tensor) -> list[float]:
     """Return the sum of squared differences of each level from the first, in pictures; last, the sum of its squares."""
-    centre, radius = (low + high) / 2, float((high - low).norm()) / 2
+    centre, radius = (low + high) / 2, max(float((high - low).norm()) / 2, 1e-12)
     size = int(min(max(len(parts[0]) ** 0.5, SMALLEST), LARGEST))
     views = views_around(size, low.device)
-    pictures = [pictured(in_unit(part, centre, radius), views) for part in parts]
+    pictures = [pictured(part.centred(centre, radius), views) for part in parts]
     sums = [(picture - pictures[0]).square().sum() for picture in pictures] + [pictures[0].square().sum()]
     return torch.stack(sums).double().tolist()
-
-
-def in_unit(gaussians: Gaussians, centre: Tensor, radius: float) -> Gaussians:
-    """Shift and scale Gaussians so that a sphere becomes the unit sphere."""
-    radius = max(radius, 1e-12)
-    return replace(
-        gaussians,
-        means=(gaussians.means - centre) / radius,
-        log_scales=gaussians.log_scales - torch.tensor(radius).log().item(),
-    )
 
 
 def pictured(gaussians: Gaussians, views: Sequence[View]) -> Tensor:

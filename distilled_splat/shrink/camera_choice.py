@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
@@ -106,9 +106,7 @@ def looks_of(given: GivenCameras, gaussians: Gaussians, device: torch.device | s
     middle = gaussians.means.median(dim=0).values
     size = float((gaussians.means - middle).norm(dim=1).median())
     scale = 1 / size if size > 0 and math.isfinite(size) else 1.0
-    here = replace(
-        gaussians, means=(gaussians.means - middle) * scale, log_scales=gaussians.log_scales + math.log(scale)
-    ).to(device)
+    here = gaussians.centred(middle, 1 / scale).to(device)
     count = len(given.photos)
     chosen = sorted({round(place) for place in np.linspace(0, count - 1, CAMERAS_TO_TRY)})
     first, *_ = given.readings.values()

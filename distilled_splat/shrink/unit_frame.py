@@ -51,9 +51,7 @@ class UnitFrame:
 
     def into(self, gaussians: Gaussians) -> Gaussians:
         """Move Gaussians into this frame."""
-        means = (gaussians.means.double() - self.centre.to(gaussians.means.device)) / self.size
-        log_scales = gaussians.log_scales.double() - math.log(self.size)
-        return replace(gaussians, means=means.float(), log_scales=log_scales.float())
+        return gaussians.centred(self.centre, self.size)
 
     def out_of(self, gaussians: Gaussians) -> Gaussians:
         """Move Gaussians from this frame back to the splat's own units."""

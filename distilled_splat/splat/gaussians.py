@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -80,6 +81,17 @@ class Gaussians:
     def to(self, device: torch.device | str) -> Gaussians:
         """Return the same Gaussians on another device."""
         return Gaussians(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+    def centred(self, centre: Tensor, size: float) -> Gaussians:
+        """Return the splat in other units: x -> (x - centre) / size, computed in float64.
+
+        Args:
+            centre: the new origin, [3].
+            size: the new unit of length, positive.
+        """
+        means = (self.means.double() - centre.to(self.means.device)) / size
+        log_scales = self.log_scales.double() - math.log(size)
+        return replace(self, means=means.float(), log_scales=log_scales.float())
 
     def detach(self) -> Gaussians:
         """Return the same numbers, out of reach of gradients."""
