@@ -25,7 +25,7 @@ MOST_APART = 1e-3
 MOST_OFF = 1e-3
 """Relative difference of a derivative from finite differences above which it is wrong; single precision is 1e-5 off."""
 PART = 1e-2
-"""Step of the finite differences, as a part of a random direction of length 1 in each number."""
+"""Step of the finite differences, as a fraction of a random direction of length 1 in each number."""
 
 
 def devices() -> list[str]:
@@ -43,7 +43,7 @@ def look_at_backends() -> Iterator[Finding]:
             pictures[device] = picture_and_gradients(device)
             seconds = time.monotonic() - begun
             off = off_from_finite_differences(device)
-            words = f"first picture and its gradients in {seconds:.1f} s, derivatives {off:.1e} from finite differences"
+            words = f"first render with gradients in {seconds:.1f} s, {off:.1e} from finite differences"
             return Finding(f"rendering, {device}", words, "ok" if off <= MOST_OFF else "fault")
 
         yield looked_at(f"rendering, {device}", look)
@@ -99,9 +99,9 @@ def agreement(one: dict[str, Tensor], other: dict[str, Tensor]) -> Finding:
     apart = {name: float((one[name] - other[name]).norm() / other[name].norm()) for name in other}
     apart = {name: math.inf if math.isnan(value) else value for name, value in apart.items()}
     worst = max(apart, key=lambda name: apart[name])
-    words = f"picture {apart['picture']:.1e} apart, at most {apart[worst]:.1e} ({worst})"
+    words = f"the renders differ by {apart['picture']:.1e}, the largest difference is {apart[worst]:.1e} ({worst})"
     if apart[worst] > MOST_APART:
-        return Finding("agreement", f"{words}: CUDA and CPU see different things, please report this", "fault")
+        return Finding("agreement", f"{words}: CUDA and CPU disagree, please report this", "fault")
     return Finding("agreement", words)
 
 

@@ -54,7 +54,7 @@ def memory() -> Finding:
     found = psutil.virtual_memory()
     words = f"{found.available / 1e9:.1f} of {found.total / 1e9:.1f} GB are free"
     if found.available < LEAST_MEMORY:
-        return Finding("memory", f"{words}: close other programs, a training takes {LEAST_MEMORY / 1e9:g} GB", "note")
+        return Finding("memory", f"{words}: close other programs, training takes {LEAST_MEMORY / 1e9:g} GB", "note")
     return Finding("memory", words)
 
 
@@ -63,7 +63,7 @@ def disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free
     words = f"{free / 1e9:.1f} GB are free in {Path.cwd()}"
     if free < LEAST_DISK:
-        return Finding("disk", f"{words}: make room, or give another --output-dir to ns-train", "note")
+        return Finding("disk", f"{words}: free some space, or give ns-train another --output-dir", "note")
     return Finding("disk", words)
 
 
@@ -74,14 +74,14 @@ def methods() -> Finding:
     found, _ = discover_methods()
     missing = [name for name in METHODS if name not in found]
     if missing:
-        words = f"it does not know {', '.join(missing)}: install distilled-splat into the environment of nerfstudio"
+        words = f"the methods {', '.join(missing)} are missing: install distilled-splat in nerfstudio's environment"
         return Finding("ns-train", words, "fault")
     own = Path(sysconfig.get_path("scripts"))
     on_path = shutil.which("ns-train")
     if on_path is None or not os.path.samefile(Path(on_path).parent, own):
-        where = "is not on PATH" if on_path is None else f"on PATH is {on_path}"
-        return Finding("ns-train", f"it {where}: activate this environment, or call {own / 'ns-train'}", "note")
-    return Finding("ns-train", f"it knows {', '.join(METHODS)}")
+        where = "it is not on PATH" if on_path is None else f"PATH has another one, {on_path}"
+        return Finding("ns-train", f"{where}: activate this environment, or call {own / 'ns-train'}", "note")
+    return Finding("ns-train", f"it has the methods {', '.join(METHODS)}")
 
 
 def exports() -> Finding:
@@ -105,12 +105,12 @@ def device() -> Finding:
     if not driver_sees_a_gpu():
         return Finding("device", "CPU: there is no NVIDIA GPU, or its driver is not installed")
     if torch.version.cuda is None:
-        words = "this torch is built for the CPU, and there is an NVIDIA GPU: install a CUDA build (pytorch.org)"
+        words = "there is an NVIDIA GPU, but this torch is built for the CPU: install a CUDA build (pytorch.org)"
         return Finding("device", f"CPU: {words}", "note")
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden is not None and not hidden.strip("-1 "):
         return Finding("device", "CPU: CUDA_VISIBLE_DEVICES hides the NVIDIA GPU")
-    words = f"there is an NVIDIA GPU, but not for CUDA {torch.version.cuda}: install a newer driver, or an older torch"
+    words = f"the NVIDIA GPU does not support CUDA {torch.version.cuda}: install a newer driver, or an older torch"
     return Finding("device", f"CPU: {words}", "note")
 
 
@@ -144,9 +144,9 @@ def nvcc() -> Finding:
         words = f"it is neither on PATH nor in $CUDA_HOME/bin: with a GPU, install the CUDA toolkit {wanted}"
         return Finding("nvcc", words, verdict)
     if release.split(".")[0] != wanted.split(".")[0]:
-        words = f"{place} is of CUDA {release} and torch of {wanted}: with a GPU, install the toolkit {wanted}"
+        words = f"{place} is from CUDA {release}, and torch from {wanted}: with a GPU, install the toolkit {wanted}"
         return Finding("nvcc", words, verdict)
-    return Finding("nvcc", f"{place} of CUDA {release}, torch's is {wanted}")
+    return Finding("nvcc", f"{place} from CUDA {release}, torch from CUDA {wanted}")
 
 
 def ninja() -> Finding:
@@ -154,7 +154,7 @@ def ninja() -> Finding:
     place = shutil.which("ninja")
     if place is None:
         verdict = "fault" if torch.cuda.is_available() else "note"
-        return Finding("ninja", f"it is not found: with a GPU, {sys.executable} -m pip install ninja", verdict)
+        return Finding("ninja", f"it is missing: with a GPU, {sys.executable} -m pip install ninja", verdict)
     return Finding("ninja", place)
 
 

@@ -137,9 +137,9 @@ def full_table(devices: Sequence[str], output: Path, steps: int, console: Consol
                 "" if row is None else f"{row.gaussians}",
                 "" if pace is None else f"{pace:.1f}",
                 "" if training.gigabytes is None else f"{training.gigabytes:.2f}",
-                f"{row.psnr:.2f}" if row is not None else f"ended with code {training.code}",
+                f"{row.psnr:.2f}" if row is not None else f"failed with exit code {training.code}",
             )
         whole = whole and all(training.code == 0 for training in (*teachers, student))
     console.print(table)
-    console.print(f"The runs and their logs: {output}", soft_wrap=True, highlight=False)
+    console.print(f"Runs and logs: {output}", soft_wrap=True, highlight=False)
     return whole

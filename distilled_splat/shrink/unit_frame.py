@@ -40,7 +40,7 @@ class UnitFrame:
         seen = [splat[torch.sigmoid(splat.logit_opacities) > FAINTEST].to("cpu") for splat in splats]
         means = torch.cat([splat.means for splat in seen]).double()
         if len(means) == 0:
-            raise ValueError("This splat shows nothing: all its Gaussians are fainter than 1/255.")
+            raise ValueError("This splat is invisible: the opacities of all its Gaussians are below 1/255.")
         ordered = means.sort(dim=0).values
         last = len(ordered) - 1
         low, high = ordered[round(OUTSIDE * last)], ordered[last - round(OUTSIDE * last)]

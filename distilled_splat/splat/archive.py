@@ -32,11 +32,11 @@ class Archive:
             ValueError: if the name is none, or leads elsewhere, or the member is missing, damaged or larger.
         """
         if not isinstance(name, str) or Path(name).name != name or "\\" in name:
-            raise ValueError(f"{self.path} names a file {name!r}, which is not the name of a file in it.")
+            raise ValueError(f"{self.path} refers to {name!r}, which is not the name of a file in it.")
         try:
             if self.path.is_dir():
                 if not (self.path / name).is_file():  # a pipe would never end
-                    raise FileNotFoundError("it is not there")
+                    raise FileNotFoundError("it is missing")
                 with (self.path / name).open("rb") as file:
                     content = file.read(limit + 1)
             else:

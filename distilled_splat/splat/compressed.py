@@ -40,7 +40,7 @@ def read_compressed_ply(path: Path, header: Header) -> SplatFile:
         or len(header.properties("sh")) not in SH_PROPERTIES
         or any(header.kinds(name) - {kind} for name, kind in (("chunk", "f4"), ("vertex", "u4"), ("sh", "u1")))
     ):
-        raise ValueError(f"{path} is not laid out as a compressed .ply is: convert it to a plain .ply.")
+        raise ValueError(f"{path} is not a valid compressed .ply: convert it to a plain .ply.")
     width, bands = len(header.properties("chunk")), len(header.properties("sh")) // 3
     with path.open("rb") as file:
         file.seek(header.size)
@@ -63,7 +63,7 @@ def read_compressed_ply(path: Path, header: Header) -> SplatFile:
         coefficients(between(12, colours[:, :3]) if width == 18 else colours[:, :3]),
         SH_RANGE * (levels_of_harmonics(levels) - 0.5).transpose(0, 2, 1) if bands else None,
     )
-    return SplatFile(path, gaussians, "compressed-ply", "" if width == 18 else "without bounds of colours")
+    return SplatFile(path, gaussians, "compressed-ply", "" if width == 18 else "without colour bounds")
 
 
 def unpacked(packed: np.ndarray, *bits: int) -> np.ndarray:

@@ -46,10 +46,10 @@ def read_splat(path: Path) -> SplatFile:
     """
     try:
         if not (path / META).is_file() and not path.is_file():
-            raise ValueError(f"{path} is no file: give {KINDS}.")
+            raise ValueError(f"{path} is not a file: give {KINDS}.")
         reader = read_sog if path.is_dir() else reader_of(path)
         if reader is None:
-            raise ValueError(f"{path} is in no format that is known: give {KINDS}.")
+            raise ValueError(f"{path} is not in a known format: give {KINDS}.")
         return whole(reader(path))
     except (OSError, MemoryError) as error:
         raise ValueError(f"{path} cannot be read ({words_of(error)}).") from error

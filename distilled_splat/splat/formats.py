@@ -152,7 +152,7 @@ def converted(content: bytes, given: str, wanted: str) -> bytes:
     """
     result = library("gaussforge").GaussForge().convert(content, given, wanted)
     if "error" in result or not result["data"]:
-        raise ValueError(f"gaussforge cannot turn .{given} into .{wanted}: {result.get('error', 'no content')}.")
+        raise ValueError(f"gaussforge cannot convert .{given} to .{wanted}: {result.get('error', 'no content')}.")
     return result["data"]
 
 

@@ -46,11 +46,11 @@ def read_glb(path: Path) -> SplatFile:
         parts = list(within(splats_of(document, body), budget_of(path)))
     except (KeyError, TypeError, IndexError, AttributeError, RecursionError, OverflowError) as error:
         words = type_and_words(error)
-        raise ValueError(f"{path} is a damaged .glb, or compresses its splats by an extension ({words}).") from error
+        raise ValueError(f"{path} is a damaged .glb, or an extension compresses its splats ({words}).") from error
     except ValueError as error:
         raise ValueError(f"{path} cannot be read as a .glb ({words_of(error)}): convert it to a plain .ply.") from error
     if not parts:
-        raise ValueError(f"{path} is a .glb, but holds no Gaussians: no mesh has {EXTENSION}.")
+        raise ValueError(f"{path} is a .glb without Gaussians: no mesh has {EXTENSION}.")
     return SplatFile(path, half_turned(together(parts)), "glb", EXTENSION, other_axes=OTHER_AXES)
 
 
@@ -67,9 +67,9 @@ def chunks_of(path: Path) -> tuple[dict[str, Any], bytes]:
         _, version, length = HEADER.unpack_from(start)
         size, kind = CHUNK.unpack_from(start, HEADER.size)
         if version != 2 or kind != b"JSON":
-            raise ValueError("it is not of glTF 2")
+            raise ValueError("it is not glTF 2")
         if length > path.stat().st_size or size > LONGEST_JSON:
-            raise ValueError("it is truncated, or its JSON is endless")
+            raise ValueError("it is truncated, or its JSON is too long")
         document = json.loads(file.read(size))
         return document, file.read()[CHUNK.size :]
 
@@ -101,7 +101,7 @@ def within(parts: Iterable[Gaussians], budget: int) -> Iterator[Gaussians]:
     for part in parts:
         budget -= sum(getattr(part, field.name).nbytes for field in fields(part))
         if budget < 0:
-            raise ValueError("it shows its splats so often that they are many times its size")
+            raise ValueError("it repeats its splats until they are many times the size of the file")
         yield part
 
 
@@ -158,7 +158,7 @@ def primitive_of(document: dict[str, Any], body: bytes, attributes: dict[str, in
     if len(lengths) != 1 or shapes != {
         "means": (3,), "quats": (4,), "log_scales": (3,), "logit_opacities": (), "sh_dc": (3,),
     } or any(column.shape[1] != 3 for column in rest):  # fmt: skip
-        raise ValueError("the attributes of a splat are not of one length and of the shapes that they must have")
+        raise ValueError("the attributes of a splat have wrong lengths or shapes")
     return gaussians_of(**columns, sh_rest=np.stack(rest, axis=1) if rest else None)
 
 
@@ -177,7 +177,7 @@ def accessor_of(document: dict[str, Any], body: bytes, index: int) -> np.ndarray
     stride = view.get("byteStride", row)
     begin = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
     if min(count - 1, begin, stride - row) < 0 or begin + stride * (count - 1) + row > len(body):
-        raise ValueError(f"it declares {count} values that it does not hold")
+        raise ValueError(f"it declares {count} values, more than it has")
     with np.errstate(invalid="ignore"):  # what is no number is refused later
         numbers = np.ndarray((count, width), kind, body, begin, (stride, kind.itemsize)).astype(np.float64)
     if accessor.get("normalized", False) and kind.kind != "f":

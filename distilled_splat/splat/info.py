@@ -79,7 +79,7 @@ def print_infos(paths: Sequence[Path], as_json: bool, console: Console) -> None:
         ValueError: if there are no files, or with the reasons, a line for each file that cannot be read.
     """
     if not paths:
-        raise ValueError("There is nothing to look at: give one or more files of splats.")
+        raise ValueError("No file is given: give one or more splat files.")
     found: list[Info] = []
     refused: list[str] = []
     for path in paths:
@@ -98,7 +98,7 @@ def print_infos(paths: Sequence[Path], as_json: bool, console: Console) -> None:
 
 def words_of_info(info: Info) -> str:
     """Return what a file holds as a line for people."""
-    mode = {None: "antialiasing not said", True: "antialiased", False: "not antialiased"}[info.antialiased]
+    mode = {None: "antialiasing unknown", True: "antialiased", False: "not antialiased"}[info.antialiased]
     size = " x ".join(f"{side:.3g}" for side in info.extent)
     return (
         f"{' '.join((info.format, info.version)).rstrip()}: {info.gaussians} Gaussians of degree {info.sh_degree}, "

@@ -88,13 +88,13 @@ def read_ksplat(path: Path) -> SplatFile:
         if major != 0 or compression not in FLOATS:
             raise ValueError(f"{path} is not a .ksplat file of version 0: convert it to a plain .ply.")
         if HEADER_BYTES + places * SECTION_BYTES > size:
-            raise ValueError(f"{path} declares {places} sections and holds {size} bytes: it is truncated or damaged.")
+            raise ValueError(f"{path} declares {places} sections, but has {size} bytes: it is truncated or damaged.")
         sections = list(sections_of(path, file, places, compression, size))
         span = (least or -DEFAULT_RANGE, greatest or DEFAULT_RANGE)
         highest = max((section.degree for section in sections), default=0)
         parts = [part_of(path, file, section, span, highest) for section in sections]
     if not parts:
-        raise ValueError(f"{path} holds a splat of zero Gaussians: there is nothing to learn from it.")
+        raise ValueError(f"{path} has no Gaussians: give another file.")
     joined = [np.concatenate(arrays) for arrays in zip(*parts)]
     return SplatFile(path, gaussians_of(*joined), "ksplat", f"{major}.{minor}")
 
@@ -112,13 +112,13 @@ def sections_of(path: Path, file: BinaryIO, places: int, compression: int, size:
             file.read(SECTION.size)
         )
         if degree >= len(COEFFICIENTS):
-            raise ValueError(f"{path} is a damaged .ksplat file: it has no harmonics of degree {degree}.")
+            raise ValueError(f"{path} is a damaged .ksplat file: {degree} is not a valid degree of harmonics.")
         row = row_of(compression, degree)
         rows = begin + 4 * others + bucket_bytes * num_buckets
         end = rows + row.itemsize * room
         if count > room or end > size:
             raise ValueError(
-                f"{path} declares {count} Gaussians, {end} bytes, and holds {size}: it is truncated or damaged. "
+                f"{path} declares {count} Gaussians, {end} bytes, but has {size}: it is truncated or damaged. "
                 "Export it again."
             )
         if count:
@@ -177,6 +177,6 @@ def middles(path: Path, file: BinaryIO, section: Section) -> np.ndarray:
     if in_full:
         bucket = np.where(places < in_full, places // max(section.bucket_size, 1), bucket)
     if section.bucket_bytes < 12 or int(bucket.max()) >= section.num_buckets:
-        raise ValueError(f"{path} is a damaged .ksplat file: a Gaussian lies in no bucket. Export it again.")
+        raise ValueError(f"{path} is a damaged .ksplat file: a Gaussian is not in any bucket. Export it again.")
     table = table.reshape(section.num_buckets, section.bucket_bytes)[:, :12]
     return np.ascontiguousarray(table).view("<f4").astype(np.float64)[bucket]

@@ -64,7 +64,7 @@ def read_ply(path: Path) -> SplatFile:
     rest = [name for name in names if re.fullmatch(r"f_rest_\d+", name)]
     if len(rest) not in REST_COUNTS or set(rest) != {f"f_rest_{i}" for i in range(len(rest))}:
         raise ValueError(
-            f"{path} has {len(rest)} f_rest properties: 0, 9, 24, 45 or 72 belong to degrees 0 to 4 of harmonics."
+            f"{path} has {len(rest)} f_rest properties: degrees 0 to 4 of harmonics have 0, 9, 24, 45 or 72."
         )
     flat = {"scale_0", "scale_1"} <= set(names) and "scale_2" not in names
     plain = not any(name in names for name in ("f_dc_0", *rest)) and "red" in names
@@ -73,7 +73,7 @@ def read_ply(path: Path) -> SplatFile:
     groups = (position, rotation, scale[:2] if flat else scale, opacity, colours)
     missing = [name for group in groups for name in group if name not in names]
     if missing:
-        raise ValueError(f"{path} is a .ply, but holds no Gaussians: it lacks {', '.join(missing[:4])}.")
+        raise ValueError(f"{path} is a .ply without Gaussians: {', '.join(missing[:4])} missing.")
     try:
         rows = read_columns(path, header)
     except ValueError as error:

@@ -96,11 +96,11 @@ def read_header(path: Path) -> Header:
     except Exception as error:
         raise ValueError(f"{path} has a damaged .ply header ({words_of(error)}).") from error
     if lists:
-        raise ValueError(f"{path} holds lists of numbers (a mesh?): a Gaussian .ply has plain numbers only.")
+        raise ValueError(f"{path} has lists of numbers (a mesh?): a Gaussian .ply has only plain numbers.")
     there = max(path.stat().st_size - header.size, 0)
     if needed > there + (header.byte_order is None):  # the last number of a text needs no space behind it
         raise ValueError(
-            f"{path} declares {header.counts.get('vertex', 0)} Gaussians, at least {needed} bytes, and holds {there}: "
+            f"{path} declares {header.counts.get('vertex', 0)} Gaussians, at least {needed} bytes, but has {there}: "
             "it is truncated or damaged. Export it again."
         )
     return header

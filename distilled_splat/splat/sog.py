@@ -69,10 +69,10 @@ def read_sog(path: Path) -> SplatFile:
         version = int(meta.get("version", 1))
         count = int(meta["count"] if version >= 2 else meta["means"]["shape"][0])
         if version not in (1, 2) or count < 0:
-            raise ValueError(f"there is no version {version}")
+            raise ValueError(f"version {version} is unknown")
         return SplatFile(path, gaussians_of(*arrays_of(meta, version, count, Pictures(archive))), "sog", f"{version}")
     except (KeyError, TypeError, IndexError, AttributeError, RecursionError, OverflowError) as error:
-        raise ValueError(f"{path} is a damaged SOG: its {META} lacks something ({type_and_words(error)}).") from error
+        raise ValueError(f"{path} is a damaged SOG: its {META} is incomplete ({type_and_words(error)}).") from error
     except ValueError as error:
         if str(error).startswith(str(archive.path)):
             raise
@@ -128,7 +128,7 @@ def palette_of(meta: dict[str, Any], version: int, pixels: np.ndarray) -> np.nda
     if bands not in COEFFICIENTS[1:] or width % PALETTE_COLUMNS or meta.get("bands") not in (
         None, COEFFICIENTS.index(bands),
     ):  # fmt: skip
-        raise ValueError(f"harmonics do not lie in a picture {width} pixels wide")
+        raise ValueError(f"harmonics cannot be in a picture {width} pixels wide")
     values = between(meta, pixels[..., :3] / 255) if version == 1 else entries(meta, pixels[..., :3])
     return values.astype(np.float32).reshape(height * PALETTE_COLUMNS, bands, 3)
 

@@ -84,7 +84,7 @@ def whole(file: SplatFile) -> SplatFile:
         ValueError: naming the file, if it holds no Gaussians, or a number that is NaN or infinite otherwise.
     """
     if len(file.gaussians) == 0:
-        raise ValueError(f"{file.path} holds a splat of zero Gaussians: there is nothing to learn from it.")
+        raise ValueError(f"{file.path} has no Gaussians: give another file.")
     opacities, scales = file.gaussians.logit_opacities, file.gaussians.log_scales
     gaussians = replace(
         file.gaussians,
@@ -94,7 +94,7 @@ def whole(file: SplatFile) -> SplatFile:
     for tensor in fields(gaussians):
         if not bool(torch.isfinite(getattr(gaussians, tensor.name)).all()):
             raise ValueError(
-                f"{file.path}: {tensor.name} holds NaN or infinite values: its training diverged, or the file is "
+                f"{file.path}: {tensor.name} has NaN or infinite values: its training diverged, or the file is "
                 "damaged. Export it again, or give another."
             )
     return replace(file, gaussians=gaussians)

@@ -99,7 +99,7 @@ def header_of(path: Path, start: bytes, versions: tuple[int, ...]) -> Header:
 def declares_more(path: Path, header: Header, needed: int, there: int) -> ValueError:
     """Return the refusal of a file that is shorter than its header says."""
     return ValueError(
-        f"{path} declares {header.count} Gaussians, {needed} bytes, and holds {there}: it is truncated or damaged. "
+        f"{path} declares {header.count} Gaussians, {needed} bytes, but has {there}: it is truncated or damaged. "
         "Export it again."
     )
 
@@ -116,13 +116,13 @@ def streams(path: Path, content: bytes, header: Header, budget: int) -> list[mem
         raise declares_more(path, header, sum(wanted), len(content))
     (place,) = struct.unpack_from("<I", content, HEADER.size) if len(content) >= HEADER_4 else (0,)
     if place < HEADER_4 or place + 16 * header.streams > len(content) or header.streams != len(wanted):
-        raise ValueError(f"{path} is a damaged .spz file: its table of contents is not there. Export it again.")
+        raise ValueError(f"{path} is a damaged .spz file: its table of contents is missing. Export it again.")
     table = [struct.unpack_from("<QQ", content, place + 16 * i) for i in range(header.streams)]
     if [inflated for _, inflated in table] != wanted:
-        raise ValueError(f"{path} is a damaged .spz file: its streams are not as long as its header says.")
+        raise ValueError(f"{path} is a damaged .spz file: its streams do not match its header. Export it again.")
     begins = place + 16 * header.streams + np.cumsum([0, *(packed for packed, _ in table)], dtype=object)
     if begins[-1] > len(content):
-        raise ValueError(f"{path} is truncated: a stream ends behind the file. Export it again.")
+        raise ValueError(f"{path} is truncated: a stream ends after the end of the file. Export it again.")
     found = (
         unzstd(path, content[begin : begin + packed], inflated) for begin, (packed, inflated) in zip(begins, table)
     )

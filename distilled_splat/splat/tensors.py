@@ -24,7 +24,7 @@ def plain(value: Tensor, name: str, path: Path) -> Tensor:
     """
     fits = value.numel() * value.element_size() <= path.stat().st_size
     if not (value.layout is torch.strided and value.device.type == "cpu" and value.is_floating_point() and fits):
-        raise ValueError(f"{path}: {name} is not a plain tensor of numbers that the file holds.")
+        raise ValueError(f"{path}: {name} is not a plain tensor of numbers in the file.")
     return value.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)
 
 
@@ -42,7 +42,7 @@ def read_gsplat_checkpoint(path: Path) -> SplatFile:
     missing = [name for name in names if not isinstance(splats.get(name), Tensor)]
     if missing:
         words = "train without --app-opt" if "features" in splats else "give another file"
-        raise ValueError(f"{path} holds no splat with harmonics: {', '.join(missing)} missing; {words}.")
+        raise ValueError(f"{path} has no splat with harmonics: {', '.join(missing)} missing; {words}.")
     found = {name: plain(splats[name], name, path) for name in names}
     count, rest = len(found["means"]) if found["means"].dim() else 0, found["shN"].shape
     for name, shape in SHAPES.items():

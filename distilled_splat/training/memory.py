@@ -16,7 +16,7 @@ LABEL_BYTES_PER_PIXEL = 8
 DEPTH_BYTES_PER_PIXEL = 4
 """Where depths are taught, too, it keeps depth and belief in 16 bits each."""
 REMEDIES = {
-    "photos": "photos that stay files (--pipeline.datamanager.cache-images disk)",
+    "photos": "photos read from disk (--pipeline.datamanager.cache-images disk)",
     "Gaussians": "fewer Gaussians (--pipeline.model.max-gaussians)",
     "teachers": "smaller or fewer teachers (--pipeline.model.teachers)",
 }
@@ -44,8 +44,8 @@ def photo_bytes(dataset: Any, config: Any, as_floats: bool = False) -> int:
 Place = Literal["gpu", "cpu", "disk"]
 """Where photos are: in the memory of the model's device, in the computer's beside a GPU, or in their files only."""
 ELSEWHERE = {
-    "cpu": "they are kept in the computer's memory",
-    "disk": "they stay files, and each is read just before its step",
+    "cpu": "they stay in the computer's memory",
+    "disk": "each photo is read from disk just before its step",
 }
 """What is said of photos that are kept in another place than they were to be."""
 
@@ -103,6 +103,6 @@ def check_memory(needs: Mapping[str, int], available: int, on_gpu: bool = False)
     if total > available:
         largest_first = sorted(filter(needs.get, needs), key=lambda name: -needs[name])
         remedies = "; ".join(REMEDIES[name] for name in largest_first)
-        raise ValueError(f"This run needs {estimate}. What helps, most first: {remedies}.")
+        raise ValueError(f"This run needs {estimate}. To save memory, the most effective first: {remedies}.")
     CONSOLE.print(f"This run needs {estimate}.")
     return available - total

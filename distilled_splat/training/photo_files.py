@@ -89,7 +89,7 @@ class PhotoFiles(Sequence[Photo]):
         photo = self.dataset.get_data(index, image_type=self.image_type)
         camera = self.cameras[index].reshape(())
         size, wanted = photo["image"].shape[1::-1], (camera.width.item(), camera.height.item())
-        assert size == wanted, f"it has {size[0]} x {size[1]} pixels, and its camera says {wanted[0]} x {wanted[1]}"
+        assert size == wanted, f"it has {size[0]} x {size[1]} pixels, but its camera says {wanted[0]} x {wanted[1]}"
         distortion = camera.distortion_params
         if distortion is None or not distortion.any():
             return photo
