@@ -114,8 +114,8 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
         lambda capture: redraw(capture, (48, 64)),
         ("0002.png has 48 x 64 pixels", "turn the photo"),
     ),
-    "paths of Windows": (lambda capture: backslashes(capture, 12), ("written on Windows", "put / in the place")),
-    "a path of Windows": (lambda capture: backslashes(capture, 1), ("written on Windows", "put / in the place")),
+    "paths of Windows": (lambda capture: backslashes(capture, 12), ("written on Windows", "in its paths by /")),
+    "a path of Windows": (lambda capture: backslashes(capture, 1), ("written on Windows", "in its paths by /")),
     "backslashes that JSON does not know": (
         lambda capture: (capture / "transforms.json").write_text('{"frames": [{"file_path": "images\\x.png"}]}'),
         ("written on Windows", "Invalid"),
@@ -203,7 +203,7 @@ def test_a_run_that_holds_nothing_out_is_trained_reported_and_exported_but_not_m
     page = (run / REPORT_NAME).read_text()
     assert "No photos were held out" in page and "37 Gaussians" in page and "nan" not in page.lower()
     with pytest.raises(
-        ValueError, match=re.escape(f"The run {run} holds no photos out, so there is nothing")
+        ValueError, match=re.escape(f"The run {run} has no held-out photos to measure it on")
     ) as refused:
         compare(run / "config.yml")
     assert "--train-split-fraction" in str(refused.value)

@@ -191,9 +191,9 @@ def test_refusals_are_one_sentence(teachers: tuple[Path, ...], tmp_path: Path, m
     cases = [
         ((tmp_path / "config.yml",), "does not exist"),
         ((lone,), "is not the config.yml of a run: give the one"),
-        ((lone, "--frame", "capture", "--no-measure"), "the capture's frame is not known"),
-        ((config, "--target-mb", "0"), "--target-mb takes a positive number"),
-        ((config, "--target-mb", "1", "--no-measure"), "cannot choose with --no-measure"),
+        ((lone, "--frame", "capture", "--no-measure"), "the capture's frame is unknown"),
+        ((config, "--target-mb", "0"), "--target-mb needs a positive number"),
+        ((config, "--target-mb", "1", "--no-measure"), "needs --measure to choose"),
     ]
     for arguments, sentence in cases:
         with pytest.raises(SystemExit) as refused:

@@ -204,7 +204,7 @@ def test_a_frame_that_was_found_out_is_known_after_the_training(exports: Exports
     trainer = trained(student(exports, tmp_path / "mixed", exports.capture, exports.nerfstudio))
     gallery = open_run(trainer.base_dir / "config.yml").model.gallery
     assert len(gallery.find(torch.device("cpu")).members) == 0
-    assert gallery.missing == ("capture.ply (of unknown frame)", "splat.ply (of unknown frame)")
+    assert gallery.missing == ("capture.ply (unknown frame)", "splat.ply (unknown frame)")
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -221,7 +221,7 @@ def test_a_frame_that_is_named_is_taken_and_measured(exports: Exports, tmp_path:
     model = trained(student(exports, tmp_path / "named", exports.capture, teacher_frame="capture")).pipeline.model
     expected = read_teacher(exports.nerfstudio).gaussians
     assert torch.allclose(model.teaching.labels.ensemble.members[0].means, expected.means, atol=1e-4)
-    with pytest.raises(SystemExit, match=r"capture\.ply does not fit this data: its renders agree .* dB only"):
+    with pytest.raises(SystemExit, match=r"capture\.ply does not fit this data: the PSNR of its renders is only"):
         trained(student(exports, tmp_path, exports.capture, teacher_frame="nerfstudio", min_teacher_psnr=LEAST))
 
 

@@ -130,8 +130,8 @@ def find_points(
             break
     if len(places) < count:
         raise ValueError(
-            f"Only {len(places)} of {count} points are seen alike by {_MIN_OBSERVATIONS} of "
-            f"{len(capture.poses)} views; ask for fewer points or more views."
+            f"Only {len(places)} of {count} points have the same colour in {_MIN_OBSERVATIONS} of the "
+            f"{len(capture.poses)} views: ask for fewer points or more views."
         )
     order = rng.permutation(len(places))[:count]
     places, colours = places[order], colours[order]

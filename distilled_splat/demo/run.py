@@ -40,7 +40,7 @@ def run_demo(output: Path, iterations: int, layout: str = "still-life") -> None:
     """
     console = Console()
     scene = make_scene(output / "scene", layout=layout)
-    console.print(f"The scene: {scene}")
+    console.print(f"Scene: {scene}")
     nerfstudio(
         "train", "distilled-splatfacto",
         "--data", str(scene),
@@ -59,4 +59,4 @@ def run_demo(output: Path, iterations: int, layout: str = "still-life") -> None:
     write_rows(comparison.rows, output / "comparison.json")
     student_picture(comparison, output / "comparison.png")
     print_table(comparison, console)
-    console.print(f"The student's splat: {output / 'splat.ply'}\nThe picture: {output / 'comparison.png'}")
+    console.print(f"Splat of the student: {output / 'splat.ply'}\nPicture: {output / 'comparison.png'}")

@@ -171,7 +171,7 @@ def make_scene(
     """
     folder = Path(folder)
     if layout not in LAYOUTS:
-        raise ValueError(f"There is no layout {layout!r}: choose from {', '.join(LAYOUTS)}.")
+        raise ValueError(f"The layout {layout!r} is unknown: choose from {', '.join(LAYOUTS)}.")
     chosen = LAYOUTS[layout]
     parameters = {
         "recipe": RECIPE,
@@ -186,7 +186,7 @@ def make_scene(
     if found == parameters:
         return folder
     if found is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} holds something else than a demo scene; name another folder or remove it.")
+        raise FileExistsError(f"{folder} is not a demo scene: give another folder, or remove this one.")
     rng = np.random.default_rng(seed)
     poses = chosen.walk(views, rng)
     focal = 0.5 * width / math.tan(0.5 * _FIELD_OF_VIEW)

@@ -22,7 +22,7 @@ from distilled_splat.runs.words import words_of
 
 EXTENSION = "gsplat_cuda"
 """Name under which gsplat has torch compile its kernels."""
-ON_THE_CPU = "or use the CPU: set the environment variable CUDA_VISIBLE_DEVICES to nothing"
+ON_THE_CPU = "or use the CPU: set the environment variable CUDA_VISIBLE_DEVICES to an empty string"
 
 
 def put_tools_on_path() -> None:
@@ -75,7 +75,7 @@ def taken(lock: FileLock) -> Any:
     try:
         return lock.acquire(timeout=0)
     except Timeout:
-        CONSOLE.print("Waiting for another process that compiles gsplat's CUDA kernels.")
+        CONSOLE.print("Waiting for another process to compile gsplat's CUDA kernels.")
         return lock.acquire()
 
 
@@ -103,7 +103,7 @@ def fault_of_kernels() -> Optional[str]:
             return fault_of_loading(folder)
     except OSError as error:
         return (
-            f"gsplat's CUDA kernels cannot be kept ({words_of(error)}): set the environment variable "
+            f"gsplat's CUDA kernels cannot be stored ({words_of(error)}): set the environment variable "
             f"TORCH_EXTENSIONS_DIR to a folder of your own, {ON_THE_CPU}."
         )
 
@@ -111,13 +111,13 @@ def fault_of_kernels() -> Optional[str]:
 def fault_of_loading(folder: Path) -> Optional[str]:
     """Import gsplat's kernels, which compiles them if they are not in a folder; see `fault_of_kernels`."""
     if not is_compiled(folder):
-        CONSOLE.print("Compiling gsplat's CUDA kernels: once on this machine, for some minutes.")
+        CONSOLE.print("Compiling gsplat's CUDA kernels, which takes some minutes, once on this machine.")
     try:
         kernels = importlib.import_module("gsplat.cuda._backend")._C
     except Exception as error:
         return (
             f"gsplat's CUDA kernels cannot be compiled ({first_complaint(error)}): install ninja, a C++ compiler and "
-            f"the CUDA toolkit {torch.version.cuda}, the release of this torch (nvcc is of release "
+            f"the CUDA toolkit {torch.version.cuda}, the release of this torch (nvcc has release "
             f"{nvcc_release() or 'unknown'}), {ON_THE_CPU}."
         )
     if kernels is None:

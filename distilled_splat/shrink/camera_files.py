@@ -35,7 +35,7 @@ def read_json(path: Path) -> Recording:
     rows = content.get("frames") if isinstance(content, dict) else content
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError(
-            f"{path} lists no cameras: give a nerfstudio transforms.json (it has `frames`), or a cameras.json of "
+            f"{path} has no cameras: give a nerfstudio transforms.json (it has `frames`), or a cameras.json of "
             "Inria's trainer (a list)."
         )
     if not rows:

@@ -128,7 +128,7 @@ def palette_of(meta: dict[str, Any], version: int, pixels: np.ndarray) -> np.nda
     if bands not in COEFFICIENTS[1:] or width % PALETTE_COLUMNS or meta.get("bands") not in (
         None, COEFFICIENTS.index(bands),
     ):  # fmt: skip
-        raise ValueError(f"harmonics cannot be in a picture {width} pixels wide")
+        raise ValueError(f"a picture of harmonics cannot be {width} pixels wide")
     values = between(meta, pixels[..., :3] / 255) if version == 1 else entries(meta, pixels[..., :3])
     return values.astype(np.float32).reshape(height * PALETTE_COLUMNS, bands, 3)
 

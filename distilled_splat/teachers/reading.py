@@ -89,7 +89,9 @@ def find_checkpoint(path: Path) -> Path:
     if path.suffix == CHECKPOINT_ENDING and path.is_file():
         return path
     if not path.is_dir() and path.name != CONFIG:
-        raise ValueError(f"{path} is not a teacher: give a run folder, its config.yml, a .ckpt, or {KINDS}.")
+        raise ValueError(
+            f"{path} is not a run or a splat file: give a run folder, its config.yml, a .ckpt, or {KINDS}."
+        )
     run = path if path.is_dir() else path.parent
     checkpoint = latest_checkpoint(run / CHECKPOINT_FOLDER) or latest_checkpoint(run)
     if checkpoint is None:
@@ -153,12 +155,12 @@ def check_values(teacher: Teacher) -> None:
         ValueError: with the file and what is wrong.
     """
     if len(teacher.gaussians) == 0:
-        raise ValueError(f"{teacher.path} has no Gaussians: give another teacher.")
+        raise ValueError(f"{teacher.path} has no Gaussians: give another splat.")
     for tensor in fields(teacher.gaussians):
         if not all_finite(getattr(teacher.gaussians, tensor.name)):
             raise ValueError(
-                f"{teacher.path}: {tensor.name} has NaN or infinite values, because the training of this teacher "
-                "diverged. Give another teacher."
+                f"{teacher.path}: {tensor.name} has NaN or infinite values, because its training diverged: give "
+                "another splat."
             )
 
 

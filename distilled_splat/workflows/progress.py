@@ -107,7 +107,7 @@ class Progress:
         tenths = 10 * report["step"] // report["steps"]
         if tenths > self.tenths[job.name] and not CONSOLE.is_terminal:
             self.forecast()
-            whole = "" if self.left is None else f"; {clock(self.left)} left for all"
+            whole = "" if self.left is None else f"; {clock(self.left)} left in total"
             say(f"{job.name}: {words}{whole}")
         self.tenths[job.name] = tenths
 
