@@ -467,8 +467,8 @@ def test_links_pipes_and_folders_that_lead_nowhere_are_refused(tmp_path: Path) -
     expected = {
         "loop": "does not exist",
         "dangling.ply": "does not exist",
-        "endless.ckpt": "is not a run or a splat file",
-        "pipe.ply": "is not a run or a splat file",
+        "endless.ckpt": "is not a run or splat file",
+        "pipe.ply": "is not a run or splat file",
         "inward": "has no checkpoint",
         "folder.ply": "has no checkpoint",
         "empty": "has no checkpoint",

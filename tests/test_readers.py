@@ -73,7 +73,7 @@ def test_missing_empty_and_foreign_paths_are_refused(tmp_path: Path) -> None:
         read_teacher(tmp_path)
     other = tmp_path / "picture.png"
     other.write_bytes(b"\x89PNG")
-    with pytest.raises(ValueError, match="is not a run or a splat file"):
+    with pytest.raises(ValueError, match="is not a run or splat file"):
         read_teacher(other)
     for name, data in (("empty", b""), ("cut", b"PK\x03\x04" + b"\0" * 50)):
         path = tmp_path / f"{name}.ckpt"

@@ -89,9 +89,7 @@ def find_checkpoint(path: Path) -> Path:
     if path.suffix == CHECKPOINT_ENDING and path.is_file():
         return path
     if not path.is_dir() and path.name != CONFIG:
-        raise ValueError(
-            f"{path} is not a run or a splat file: give a run folder, its config.yml, a .ckpt, or {KINDS}."
-        )
+        raise ValueError(f"{path} is not a run or splat file: give a run folder, its config.yml, a .ckpt, or {KINDS}.")
     run = path if path.is_dir() else path.parent
     checkpoint = latest_checkpoint(run / CHECKPOINT_FOLDER) or latest_checkpoint(run)
     if checkpoint is None:
