@@ -389,7 +389,7 @@ def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         (lambda c: c.pop("w"), "size of frame 0"),
         (lambda c: c.update(cx=[1, 2]), "`cx` of frame 0"),
         (lambda c: c.update(camera_model="EQUIRECTANGULAR"), "EQUIRECTANGULAR"),
-        (lambda c: c.update(camera_model=[]), "pinholes"),
+        (lambda c: c.update(camera_model=[]), "pinhole"),
         (lambda c: c.update(orientation_override="sideways"), "orientation_override"),
         (lambda c: c.update(orientation_override=["up"]), "orientation_override"),
         (lambda c: c.update(applied_transform=7), "applied_transform"),
@@ -630,7 +630,7 @@ def test_photos_that_cannot_be_read_are_no_judges(
 def test_cameras_that_see_nothing_are_refused(turned_scene: Path, splats: dict[str, Gaussians]) -> None:
     far = moved_gaussians(splats["file"], torch.cat((torch.eye(3), torch.full((3, 1), 1e4)), dim=1), 1.0)
     with pytest.raises(
-        ValueError, match=r"see nothing of the splat.*capture, file, centred, nerfstudio, upright"
+        ValueError, match=r"do not see the splat.*capture, file, centred, nerfstudio, upright"
     ) as caught:
         choose_reading(read_cameras(turned_scene), far, "cpu")
     assert "\n" not in str(caught.value)
@@ -643,7 +643,7 @@ def test_photos_of_something_else_are_refused(turned_scene: Path, splats: dict[s
     for photo in (folder / "images").iterdir():
         noise = rng.integers(0, 255, (3, 4, 3), dtype=np.uint8)
         Image.fromarray(noise).resize((64, 48), Image.Resampling.BICUBIC).save(photo)
-    with pytest.raises(ValueError, match="does not look like the photos of the transforms") as caught:
+    with pytest.raises(ValueError, match="does not match the photos of the transforms") as caught:
         choose_reading(read_cameras(folder), splats["file"], "cpu")
     assert "\n" not in str(caught.value)
 

@@ -82,7 +82,7 @@ def test_a_students_run_is_named_after_what_decides_its_outcome(
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"fractions": (0.2, 0.0)}, "keep-fraction 0.0 / num-gaussians None is not a size"),
+        ({"fractions": (0.2, 0.0)}, "keep-fraction 0.0 / num-gaussians None is invalid"),
         ({"fractions": (1.5,)}, r"keep-fraction 1\.5"),
         ({"fractions": (0.2, 0.2)}, "repeats a size"),
         ({"iterations": 0}, "--iterations, --cpus and --gpus must be positive"),

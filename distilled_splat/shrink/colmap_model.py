@@ -84,7 +84,7 @@ def read_colmap(folder: Path) -> Recording:
             posed = list(binary_images(file) if binary else text_images(file))
     except (ValueError, IndexError, struct.error) as error:
         raise ValueError(
-            f"{folder} is not a complete COLMAP model ({words_of(error)}): its cameras{ending} or "
+            f"{folder} is not a complete model of COLMAP ({words_of(error)}): its cameras{ending} or "
             f"images{ending} is truncated or damaged. Export the model again."
         ) from error
     if not posed:
