@@ -27,7 +27,7 @@ class Doctor:
     """Folder for the runs of --full."""
 
     def run(self) -> None:
-        """Check everything, and print each finding at once.
+        """Check everything, and print each finding immediately.
 
         Raises:
             SystemExit: with code 1 if students cannot be trained here.

@@ -1,4 +1,4 @@
-"""What the machine and the environment have: versions, memory, devices, and the tools that compile gsplat's kernels."""
+"""Check the machine and the environment: versions, memory, devices, and the tools that compile gsplat's kernels."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from distilled_splat.doctor.findings import Finding, looked_at
 PACKAGES = ("distilled-splat", "nerfstudio", "gsplat", "torch", "numba", "numpy", "viser", "tyro")
 METHODS = ("distilled-splatfacto", "distilled-splatfacto-paper", "splatfacto-teacher")
 LEAST_MEMORY, LEAST_DISK = 4e9, 2e9
-"""Bytes that a small capture takes."""
+"""Bytes that a small capture needs."""
 
 
 def look_at_machine() -> Iterator[Finding]:
-    """Look at everything that can be seen without computing."""
+    """Check everything that needs no computation."""
     yield looked_at("versions", versions)
     yield looked_at("processor", processor)
     yield looked_at("memory", memory)
@@ -37,20 +37,20 @@ def look_at_machine() -> Iterator[Finding]:
 
 
 def versions() -> Finding:
-    """Return the versions of Python and of what computes."""
+    """Return the versions of Python and the main packages."""
     found = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
     return Finding("versions", ", ".join([f"Python {platform.python_version()}", *found]))
 
 
 def processor() -> Finding:
-    """Return the system and the processor, with the threads that the CPU backend uses."""
+    """Return the system, the processor, and the number of threads of the CPU backend."""
     from distilled_splat.ops.processor import num_threads, processor_name
 
     return Finding("processor", f"{processor_name()}, {num_threads()} threads, {platform.platform()}")
 
 
 def memory() -> Finding:
-    """Return the computer's memory, and what is free of it."""
+    """Return the computer's total and free memory."""
     found = psutil.virtual_memory()
     words = f"{found.available / 1e9:.1f} of {found.total / 1e9:.1f} GB are free"
     if found.available < LEAST_MEMORY:
@@ -59,7 +59,7 @@ def memory() -> Finding:
 
 
 def disk() -> Finding:
-    """Return the room in the working folder, where runs are kept if nothing else is asked for."""
+    """Return the free space in the current folder, where runs are written by default."""
     free = shutil.disk_usage(Path.cwd()).free
     words = f"{free / 1e9:.1f} GB are free in {Path.cwd()}"
     if free < LEAST_DISK:
@@ -68,7 +68,7 @@ def disk() -> Finding:
 
 
 def methods() -> Finding:
-    """Tell whether ns-train is this environment's and knows our methods."""
+    """Check that ns-train belongs to this environment and has our methods."""
     from nerfstudio.plugins.registry import discover_methods
 
     found, _ = discover_methods()
@@ -85,7 +85,7 @@ def methods() -> Finding:
 
 
 def exports() -> Finding:
-    """Tell whether smaller files than .ply can be written."""
+    """Check whether files smaller than .ply can be written."""
     missing = [name for name in ("gsply", "gaussforge") if importlib.util.find_spec(name) is None]
     if missing:
         return Finding("exports", ".ply only: pip install 'distilled-splat[export]' for spz, sog and others", "note")
@@ -93,7 +93,7 @@ def exports() -> Finding:
 
 
 def device() -> Finding:
-    """Tell what a training runs on, and why not on a GPU that is there."""
+    """Return the device of a training, and the reason if there is a GPU that it cannot use."""
     if torch.cuda.is_available():
         names = []
         for index in range(torch.cuda.device_count()):
@@ -115,7 +115,7 @@ def device() -> Finding:
 
 
 def driver_sees_a_gpu() -> bool:
-    """Tell whether NVIDIA's driver lists a GPU."""
+    """Return whether NVIDIA's driver lists a GPU."""
     try:
         told = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30).stdout
     except (OSError, subprocess.SubprocessError):
@@ -124,7 +124,7 @@ def driver_sees_a_gpu() -> bool:
 
 
 def look_at_tools() -> Iterator[Finding]:
-    """Look at what compiles gsplat's kernels, and load them; what is missing is no fault where there is no GPU."""
+    """Check the tools that compile gsplat's kernels, and load the kernels. Missing tools are faults only with a GPU."""
     yield looked_at("nvcc", nvcc)
     yield looked_at("ninja", ninja)
     if torch.cuda.is_available():
@@ -132,7 +132,7 @@ def look_at_tools() -> Iterator[Finding]:
 
 
 def nvcc() -> Finding:
-    """Tell whether nvcc is found, and of which CUDA toolkit."""
+    """Return whether nvcc is found, and the release of its CUDA toolkit."""
     from distilled_splat.ops.toolchain import nvcc_release, put_tools_on_path
 
     put_tools_on_path()
@@ -150,7 +150,7 @@ def nvcc() -> Finding:
 
 
 def ninja() -> Finding:
-    """Tell whether ninja is found."""
+    """Return whether ninja is found."""
     place = shutil.which("ninja")
     if place is None:
         verdict = "fault" if torch.cuda.is_available() else "note"
@@ -159,7 +159,7 @@ def ninja() -> Finding:
 
 
 def gsplat_kernels() -> Finding:
-    """Load gsplat's kernels, which compiles them the first time, and tell how long it took."""
+    """Load gsplat's kernels, which compiles them the first time, and return how long it took."""
     from distilled_splat.ops.toolchain import fault_of_kernels
 
     begun = time.monotonic()

@@ -180,7 +180,7 @@ def views_around(size: int, device: torch.device) -> list[View]:
 
 def print_levels(levels: Sequence[Level], console: Console) -> None:
     """Print the levels as one table."""
-    table = Table("level", "Gaussians", "chunks", "MB", "error", "of")
+    table = Table("level", "Gaussians", "chunks", "MB", "error", "splat")
     for number, level in enumerate(levels):
         error = "" if number == 0 else f"{level.error:.4f}"
         row = (f"{number}", f"{level.gaussians}", f"{level.chunks}", f"{level.megabytes:.3f}", error)

@@ -1,4 +1,4 @@
-"""Cameras from a stranger's file, in one form for all formats, with every number checked."""
+"""Cameras from an untrusted file, in one form for all formats, with every number checked."""
 
 from __future__ import annotations
 

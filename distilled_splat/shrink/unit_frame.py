@@ -1,5 +1,4 @@
-"""The unit frame, in which a splat is shrunk: its bulk lies around the origin with size 1, whatever the splat's
-units."""
+"""The unit frame, in which a splat is shrunk: the bulk of the splat is around the origin and has size 1."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Teacher:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint that a run folder, a config.yml or a .ckpt path stands for.
+    """Return the checkpoint of a run folder, a config.yml or a .ckpt path.
 
     Raises:
         ValueError: if there is none.

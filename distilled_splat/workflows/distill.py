@@ -154,7 +154,7 @@ def note_teachers(student: DistilledTrainerConfig, teachers: Sequence[Path], fra
 def named_as(output_dir: Path, path: Path) -> Path:
     """Return a path in the style of the output folder: relative to the current folder, or absolute.
 
-    nerfstudio's commands then find the path wherever they find the run.
+    nerfstudio's commands then find the path whenever they find the run.
     """
     here = Path.cwd()
     return path.relative_to(here) if not output_dir.is_absolute() and path.is_relative_to(here) else path
