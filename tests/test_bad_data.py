@@ -122,7 +122,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     ),
     "no held-out photos named": (
         lambda capture: edit(capture, lambda meta: meta.update(train_filenames=names(meta))),
-        ("no held-out photos", "test_filenames"),
+        ("not the held-out photos", "test_filenames"),
     ),
     "no transforms": (lambda capture: (capture / "transforms.json").unlink(), ("cannot be read",)),
     "transforms are no JSON": (lambda capture: (capture / "transforms.json").write_text("{"), ("cannot be read",)),
@@ -185,7 +185,7 @@ def test_a_photo_that_breaks_off_is_named(capture: Path, tmp_path: Path) -> None
 def test_a_mask_that_leaves_nothing_is_named(capture: Path, tmp_path: Path) -> None:
     mask(capture, 0)
     sentence = left_in_training(tiny_config(splatfacto_teacher, capture, tmp_path))
-    assert f"{capture / 'mask.png'} leaves nothing of {photo(capture)}" in sentence
+    assert f"{capture / 'mask.png'} hides all of {photo(capture)}" in sentence
 
 
 @pytest.mark.parametrize("how", ["a fraction of 1", "an empty list"])

@@ -409,7 +409,7 @@ def test_teachers_are_given_in_three_forms_and_the_size_as_a_number(
     assert not runs(tmp_path, "splatfacto-teacher")
 
     refused = train(tmp_path / "log 2", scene, tmp_path, "--pipeline.model.teachers", *forms, *options).wait(1)
-    assert f"{run} holds a finished run" in refused.splitlines()[-1]
+    assert f"{run} is a finished run" in refused.splitlines()[-1]
     assert "Traceback" not in refused
 
 

@@ -50,7 +50,7 @@ def test_all_formats_are_written_measured_and_listed(
         path = tmp_path / "out" / f"splat{form.ending}"
         assert path.stat().st_size > 1000
         assert f" {kind} " in words and f"{path}" in words
-    assert "The frame is upright: nerfstudio's, turned so that y points down" in words
+    assert "The frame is upright: nerfstudio's frame, turned so that y points down" in words
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         f"splat{form.ending}" for form in FORMATS.values()
     )

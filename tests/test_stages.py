@@ -79,7 +79,7 @@ def test_a_student_has_the_kinds_of_teachers_that_it_asks_for(
 def test_kinds_that_are_no_set_are_refused(kinds: tuple[Any, ...], scene: Path, tmp_path: Path) -> None:
     student = tiny_config(distilled_splatfacto, scene, tmp_path, 20)
     student.teacher_kinds = kinds
-    with pytest.raises(SystemExit, match=r"^--teacher-kinds .*: name one kind or more of standard, perturbed, dropout"):
+    with pytest.raises(SystemExit, match=r"^--teacher-kinds .*: give one or more of standard, perturbed, dropout"):
         student.check()
 
 

@@ -285,7 +285,7 @@ def test_a_finished_run_is_never_overwritten(scene: Path, tmp_path: Path) -> Non
     trained(config)
     again = tiny_config(splatfacto_teacher, scene, tmp_path, 2)
     again.timestamp = "mine"
-    with pytest.raises(SystemExit, match=r"mine holds a finished run: give another --timestamp"):
+    with pytest.raises(SystemExit, match=r"mine is a finished run: give another --timestamp"):
         again.set_timestamp()
 
 
