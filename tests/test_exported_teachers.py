@@ -234,7 +234,7 @@ def test_a_splat_that_fits_in_no_frame_is_refused_with_all_figures(exports: Expo
     sentence = str(refused.value.code)
     figure = r"[\d.-]+ dB in the"
     assert re.search(
-        rf"to {figure} nerfstudio frame, {figure} capture frame, {figure} file frame and {figure} upright frame only",
+        rf"is only {figure} nerfstudio frame, {figure} capture frame, {figure} file frame and {figure} upright frame\.",
         sentence,
     )
     assert str(path) in sentence and "--pipeline.model.teacher-frame" in sentence and "\n" not in sentence
