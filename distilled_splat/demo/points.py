@@ -131,7 +131,7 @@ def find_points(
             break
     if len(places) < count:
         raise ValueError(
-            f"Only {len(places)} of {count} points have the same colour in {_MIN_OBSERVATIONS} of the "
+            f"Only {len(places)} of {count} points have the same colour in {_MIN_OBSERVATIONS} of "
             f"{len(capture.poses)} views: ask for fewer points or more views."
         )
     order = rng.permutation(len(places))[:count]
