@@ -416,7 +416,7 @@ def test_teachers_are_given_in_three_forms_and_the_size_as_a_number(
 def test_a_refusal_is_one_sentence_and_an_exit_code(scene: Path, trained: Trained, tmp_path: Path) -> None:
     missing = tmp_path / "nowhere"
     words = train(tmp_path / "log", scene, tmp_path, "--pipeline.model.teachers", missing).wait(1)
-    assert words.rstrip().splitlines()[-1].startswith(f"The teacher {missing} does not exist")
+    assert words.rstrip().splitlines()[-1].startswith(f"{missing} does not exist")
     assert "Traceback" not in words
 
 

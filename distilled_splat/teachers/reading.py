@@ -85,7 +85,7 @@ def find_checkpoint(path: Path) -> Path:
         ValueError: if there is none.
     """
     if not path.exists():
-        raise ValueError(f"The teacher {path} does not exist: give a run folder, its config.yml, a .ckpt, or {KINDS}.")
+        raise ValueError(f"{path} does not exist: give a run folder, its config.yml, a .ckpt, or {KINDS}.")
     if path.suffix == CHECKPOINT_ENDING and path.is_file():
         return path
     if not path.is_dir() and path.name != CONFIG:
