@@ -103,14 +103,14 @@ class Export:
             return
         if not self.target_mb > 0 or not self.measure:
             raise ValueError(
-                "--target-mb takes a positive number of megabytes, and it cannot choose with --no-measure."
+                "--target-mb needs a positive number of megabytes, and it needs --measure to choose the best file."
             )
         best, fitting = export_within(
             self.load_config, folder, kinds, self.sh_degree, self.frame, self.target_mb, self.data
         )
         print_files(fitting, self.frame, console)
         console.print(
-            f"Of these {best.kind} with spherical harmonics of degree {best.sh_degree} loses least "
+            f"{best.kind} with spherical harmonics of degree {best.sh_degree} loses least "
             f"({best.lost:.2f} dB, {best.megabytes:.3f} of {self.target_mb:g} MB): {best.path}"
         )
 
@@ -191,7 +191,7 @@ class Report:
         path = write_report(
             self.load_config, self.results, self.output, self.data, self.teachers or None, perceptual_of, self.splats_mb
         )
-        Console(soft_wrap=True, highlight=False).print(f"The report: {path}")
+        Console(soft_wrap=True, highlight=False).print(f"Report: {path}")
 
 
 @dataclass
@@ -214,7 +214,7 @@ class Demo:
         from distilled_splat.demo.scene import make_scene
 
         if self.only_scene:
-            print(f"The scene: {make_scene(self.output, layout=self.layout)}")
+            print(f"Scene: {make_scene(self.output, layout=self.layout)}")
         else:
             run_demo(self.output, self.iterations, self.layout)
 

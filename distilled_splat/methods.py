@@ -1,7 +1,7 @@
-"""The door through which nerfstudio finds the methods.
+"""The entry point of the methods for nerfstudio.
 
-Every ns-* command imports this module, those that train other methods, too. So what keeps the methods from being had
-is told in one sentence, and nerfstudio passes them over.
+Every ns-* command imports this module, also a command for another method. So a failed import is reported in one
+sentence, and nerfstudio continues without our methods.
 """
 
 from typing import Any, cast
@@ -18,11 +18,11 @@ try:
     )
 except Exception as error:
     CONSOLE.print(
-        f"distilled-splat's methods are left out, as it does not fit what is installed here ({type_and_words(error)}): "
-        "install a newer distilled-splat, or the versions that this one asks for.",
+        f"distilled-splat's methods are left out, because they do not work here ({type_and_words(error)}): install a "
+        "newer distilled-splat, or the package versions that this one requires.",
         soft_wrap=True, markup=False,
     )  # fmt: skip
-    # nerfstudio's registry says that this is no MethodSpecification, and goes on
+    # nerfstudio's registry prints that these are not a MethodSpecification, and continues
     splatfacto_teacher = distilled_splatfacto = distilled_splatfacto_paper = cast(Any, None)
 
 __all__ = ["distilled_splatfacto", "distilled_splatfacto_paper", "splatfacto_teacher"]

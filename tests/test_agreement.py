@@ -82,7 +82,7 @@ def test_a_teacher_of_this_very_data_is_warned_of_only(
 ) -> None:
     """After twelve steps none agrees with the photos to 40 dB."""
     prepared(tiny_student(scene, tmp_path / "own", teachers, min_teacher_psnr=40.0))
-    assert "was trained on this data, but its renders agree with the photos to" in words(capsys)
+    assert "was trained on this data, but the PSNR of its renders is only" in words(capsys)
     other = Path(shutil.copytree(teachers[0], tmp_path / "other"))
     update_record(other, scene="of another")
     assert "does not fit this data" in refusal(tiny_student(scene, tmp_path, (other,), min_teacher_psnr=40.0))
@@ -149,7 +149,7 @@ def test_a_missing_teacher_is_refused_by_its_path(scene: Path, tmp_path: Path) -
         ({"num_gaussians": 0}, "num-gaussians 0"),
         ({"prune_times": 0}, "prune-times 0 must be at least 1"),
         ({"prune_start": 20000}, "prune-start"),
-        ({"prune_stop": 30000}, "must lie inside the run"),
+        ({"prune_stop": 30000}, "must be within the run"),
         ({"start_from": "points"}, "would grow again"),
         ({"use_bilateral_grid": True}, "use-bilateral-grid"),
         ({"camera_optimizer": CameraOptimizerConfig(mode="SO3xR3")}, "camera-optimizer"),

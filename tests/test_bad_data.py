@@ -114,15 +114,15 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
         lambda capture: redraw(capture, (48, 64)),
         ("0002.png has 48 x 64 pixels", "turn the photo"),
     ),
-    "paths of Windows": (lambda capture: backslashes(capture, 12), ("written on Windows", "put / in the place")),
-    "a path of Windows": (lambda capture: backslashes(capture, 1), ("written on Windows", "put / in the place")),
+    "paths of Windows": (lambda capture: backslashes(capture, 12), ("written on Windows", "in its paths by /")),
+    "a path of Windows": (lambda capture: backslashes(capture, 1), ("written on Windows", "in its paths by /")),
     "backslashes that JSON does not know": (
         lambda capture: (capture / "transforms.json").write_text('{"frames": [{"file_path": "images\\x.png"}]}'),
         ("written on Windows", "Invalid"),
     ),
     "no held-out photos named": (
         lambda capture: edit(capture, lambda meta: meta.update(train_filenames=names(meta))),
-        ("no held-out photos", "test_filenames"),
+        ("not the held-out photos", "test_filenames"),
     ),
     "no transforms": (lambda capture: (capture / "transforms.json").unlink(), ("cannot be read",)),
     "transforms are no JSON": (lambda capture: (capture / "transforms.json").write_text("{"), ("cannot be read",)),
@@ -185,7 +185,7 @@ def test_a_photo_that_breaks_off_is_named(capture: Path, tmp_path: Path) -> None
 def test_a_mask_that_leaves_nothing_is_named(capture: Path, tmp_path: Path) -> None:
     mask(capture, 0)
     sentence = left_in_training(tiny_config(splatfacto_teacher, capture, tmp_path))
-    assert f"{capture / 'mask.png'} leaves nothing of {photo(capture)}" in sentence
+    assert f"{capture / 'mask.png'} hides all of {photo(capture)}" in sentence
 
 
 @pytest.mark.parametrize("how", ["a fraction of 1", "an empty list"])
@@ -203,7 +203,7 @@ def test_a_run_that_holds_nothing_out_is_trained_reported_and_exported_but_not_m
     page = (run / REPORT_NAME).read_text()
     assert "No photos were held out" in page and "37 Gaussians" in page and "nan" not in page.lower()
     with pytest.raises(
-        ValueError, match=re.escape(f"The run {run} holds no photos out, so there is nothing")
+        ValueError, match=re.escape(f"The run {run} has no held-out photos to measure it on")
     ) as refused:
         compare(run / "config.yml")
     assert "--train-split-fraction" in str(refused.value)

@@ -35,7 +35,7 @@ COUNTS = {
     "playbot-sog": ("sog", "2", 1873, 2),
     "supersplat-2.2-degree3.compressed.ply": ("compressed-ply", "", 64, 3),
     "gsplat_deg0.compressed.ply": ("compressed-ply", "", 5000, 0),
-    "supersplat1_12chunk.compressed.ply": ("compressed-ply", "without bounds of colours", 5000, 3),
+    "supersplat1_12chunk.compressed.ply": ("compressed-ply", "without colour bounds", 5000, 3),
     "opaque_inf.ply": ("ply", "", 5000, 3),
     "2dgs_two_scales.ply": ("ply", "2D Gaussians", 5000, 3),
     "brush_mip.ply": ("ply", "", 5000, 3),

@@ -248,7 +248,7 @@ def test_the_progress_of_teachers_and_student_is_shown_alike(trained: Trained) -
     for name, steps in (("Teacher 3 of 3, dropout", TEACHER_STEPS), ("Student", STEPS)):
         assert says(trained.words, f"{name}: step {steps} of {steps}, ") == 1
         assert says(trained.words, f"{name}: done in") == 1
-    assert "PSNR" in trained.words and "left for all" in trained.words
+    assert "PSNR" in trained.words and "left in total" in trained.words
     assert "Train Iter (time)" not in trained.words.split("Student of 3 teachers")[1]
 
 
@@ -388,7 +388,7 @@ def test_compare_measures_teachers_their_mean_and_the_student(trained: Trained, 
 def test_the_same_command_again_takes_the_teachers_and_makes_a_new_student(scene: Path, trained: Trained) -> None:
     before = state_of([*trained.teachers, trained.student])
     words = train(trained.output / "log again", scene, trained.output).wait()
-    assert says(words, "is there already") == 3
+    assert says(words, "is already trained") == 3
     assert len(runs(trained.output, "splatfacto-teacher")) == 3
     assert state_of([*trained.teachers, trained.student]) == before
     first, second = runs(trained.output, "distilled-splatfacto")
@@ -409,14 +409,14 @@ def test_teachers_are_given_in_three_forms_and_the_size_as_a_number(
     assert not runs(tmp_path, "splatfacto-teacher")
 
     refused = train(tmp_path / "log 2", scene, tmp_path, "--pipeline.model.teachers", *forms, *options).wait(1)
-    assert f"{run} holds a finished run" in refused.splitlines()[-1]
+    assert f"{run} is a finished run" in refused.splitlines()[-1]
     assert "Traceback" not in refused
 
 
 def test_a_refusal_is_one_sentence_and_an_exit_code(scene: Path, trained: Trained, tmp_path: Path) -> None:
     missing = tmp_path / "nowhere"
     words = train(tmp_path / "log", scene, tmp_path, "--pipeline.model.teachers", missing).wait(1)
-    assert words.rstrip().splitlines()[-1].startswith(f"The teacher {missing} does not exist")
+    assert words.rstrip().splitlines()[-1].startswith(f"{missing} does not exist")
     assert "Traceback" not in words
 
 

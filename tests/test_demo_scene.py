@@ -191,7 +191,7 @@ def test_a_scene_is_taken_again_or_replaced(tmp_path):
 
 def test_what_is_no_demo_scene_is_not_overwritten(tmp_path):
     (tmp_path / "transforms.json").write_text('{"frames": []}')
-    with pytest.raises(FileExistsError, match="something else"):
+    with pytest.raises(FileExistsError, match="is not a demo scene"):
         small_scene(tmp_path)
     assert (tmp_path / "transforms.json").read_text() == '{"frames": []}'
 

@@ -35,7 +35,7 @@ def test_derivatives_are_those_of_finite_differences() -> None:
 def test_backends_that_differ_in_anything_are_a_fault() -> None:
     one = picture_and_gradients("cpu")
     assert agreement(one, picture_and_gradients("cpu")) == Finding(
-        "agreement", "picture 0.0e+00 apart, at most 0.0e+00 (picture)"
+        "agreement", "the renders differ by 0.0e+00, the largest difference is 0.0e+00 (picture)"
     )
     for value in (1.01, float("nan")):
         other = {**one, "gradient of quats": value * one["gradient of quats"]}
@@ -47,7 +47,7 @@ def test_methods_that_are_not_installed_are_a_fault(monkeypatch: pytest.MonkeyPa
     assert methods().verdict != "fault"
     monkeypatch.setattr("nerfstudio.plugins.registry.discover_methods", lambda: ({"splatfacto-teacher": 1}, {}))
     found = methods()
-    assert found.verdict == "fault" and "it does not know distilled-splatfacto" in found.words
+    assert found.verdict == "fault" and "the methods distilled-splatfacto" in found.words
 
 
 def test_figures_of_a_run_are_read_from_its_log(teachers: tuple[Path, ...], tmp_path: Path) -> None:
@@ -76,4 +76,4 @@ def test_the_doctor_says_what_is_there_and_trains_everything(tmp_path: Path) -> 
         device, gaussians, pace, peak, psnr = table[name]
         assert device == "cpu" and int(gaussians) > 0 and min(map(float, (pace, peak, psnr))) > 0
     assert int(table["student"][1]) == round(0.12 * int(table["standard-teacher"][1]))
-    assert lines[-1] == "The main job can run here."
+    assert lines[-1] == "This machine can train students."

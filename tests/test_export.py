@@ -50,7 +50,7 @@ def test_all_formats_are_written_measured_and_listed(
         path = tmp_path / "out" / f"splat{form.ending}"
         assert path.stat().st_size > 1000
         assert f" {kind} " in words and f"{path}" in words
-    assert "The frame is upright: nerfstudio's, turned so that y points down" in words
+    assert "The frame is upright: nerfstudio's frame, turned so that y points down" in words
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         f"splat{form.ending}" for form in FORMATS.values()
     )
@@ -191,9 +191,9 @@ def test_refusals_are_one_sentence(teachers: tuple[Path, ...], tmp_path: Path, m
     cases = [
         ((tmp_path / "config.yml",), "does not exist"),
         ((lone,), "is not the config.yml of a run: give the one"),
-        ((lone, "--frame", "capture", "--no-measure"), "the capture's frame is not known"),
-        ((config, "--target-mb", "0"), "--target-mb takes a positive number"),
-        ((config, "--target-mb", "1", "--no-measure"), "cannot choose with --no-measure"),
+        ((lone, "--frame", "capture", "--no-measure"), "the capture's frame is unknown"),
+        ((config, "--target-mb", "0"), "--target-mb needs a positive number"),
+        ((config, "--target-mb", "1", "--no-measure"), "needs --measure to choose"),
     ]
     for arguments, sentence in cases:
         with pytest.raises(SystemExit) as refused:

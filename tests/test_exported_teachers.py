@@ -204,7 +204,7 @@ def test_a_frame_that_was_found_out_is_known_after_the_training(exports: Exports
     trainer = trained(student(exports, tmp_path / "mixed", exports.capture, exports.nerfstudio))
     gallery = open_run(trainer.base_dir / "config.yml").model.gallery
     assert len(gallery.find(torch.device("cpu")).members) == 0
-    assert gallery.missing == ("capture.ply (of unknown frame)", "splat.ply (of unknown frame)")
+    assert gallery.missing == ("capture.ply (unknown frame)", "splat.ply (unknown frame)")
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -221,7 +221,7 @@ def test_a_frame_that_is_named_is_taken_and_measured(exports: Exports, tmp_path:
     model = trained(student(exports, tmp_path / "named", exports.capture, teacher_frame="capture")).pipeline.model
     expected = read_teacher(exports.nerfstudio).gaussians
     assert torch.allclose(model.teaching.labels.ensemble.members[0].means, expected.means, atol=1e-4)
-    with pytest.raises(SystemExit, match=r"capture\.ply does not fit this data: its renders agree .* dB only"):
+    with pytest.raises(SystemExit, match=r"capture\.ply does not fit this data: the PSNR of its renders is only"):
         trained(student(exports, tmp_path, exports.capture, teacher_frame="nerfstudio", min_teacher_psnr=LEAST))
 
 
@@ -234,7 +234,7 @@ def test_a_splat_that_fits_in_no_frame_is_refused_with_all_figures(exports: Expo
     sentence = str(refused.value.code)
     figure = r"[\d.-]+ dB in the"
     assert re.search(
-        rf"to {figure} nerfstudio frame, {figure} capture frame, {figure} file frame and {figure} upright frame only",
+        rf"is only {figure} nerfstudio frame, {figure} capture frame, {figure} file frame and {figure} upright frame\.",
         sentence,
     )
     assert str(path) in sentence and "--pipeline.model.teacher-frame" in sentence and "\n" not in sentence
@@ -248,5 +248,5 @@ def test_colours_that_overflow_to_nan_fit_nowhere(exports: Exports, tmp_path: Pa
     path.write_bytes(ply_bytes({**columns, **absurd}))
     with pytest.raises(SystemExit, match=r"does not fit this data: .* nan dB in the nerfstudio frame"):
         trained(student(exports, tmp_path / "auto", path, min_teacher_psnr=LEAST))
-    with pytest.raises(SystemExit, match=r"does not fit this data: .* to nan dB only"):
+    with pytest.raises(SystemExit, match=r"does not fit this data: .* is only nan dB"):
         trained(student(exports, tmp_path, path, min_teacher_psnr=LEAST, teacher_frame="nerfstudio"))

@@ -123,7 +123,7 @@ def test_runs_of_an_older_version_are_spoken_of_and_left_alone(
     update_record(teachers / "standard-0123", settings="0123456789abcdef", finished=True)
     update_record(teachers / "dropout-4567", settings="0123456789abcdef", finished=False)
     tell_of_older_teachers(teachers)
-    assert f"To take those: --pipeline.model.teachers {teachers / 'standard-0123'}\n" in capsys.readouterr().out
+    assert f"To use the old ones: --pipeline.model.teachers {teachers / 'standard-0123'}\n" in capsys.readouterr().out
 
 
 if __name__ == "__main__":

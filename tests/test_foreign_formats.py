@@ -118,7 +118,7 @@ def test_infinite_opacities_and_flat_scales_are_clamped(tmp_path: Path) -> None:
 )
 def test_other_infinities_are_refused(tmp_path: Path, name: str, value: float) -> None:
     columns = {**columns_of(cloud()), name: np.full(7, value, np.float32)}
-    with pytest.raises(ValueError, match=r"holds NaN or infinite values"):
+    with pytest.raises(ValueError, match=r"has NaN or infinite values"):
         read(tmp_path, "splat.ply", ply_bytes(columns))
 
 

@@ -125,4 +125,4 @@ def test_commands_of_the_docs_do_their_work(scene: Path, teachers: tuple[Path, .
         assert process.returncode == 0, process.stderr
     assert "mean of teachers" in compared.stdout and "splat.ply" in exported.stdout
     assert next(tmp_path.glob("outputs/*/*/*/report.html")).stat().st_size > 1000
-    assert "The report: " in reported.stdout and "9 jobs, 9 to run" in swept.stdout
+    assert "Report: " in reported.stdout and "9 jobs, 9 to run" in swept.stdout

@@ -237,7 +237,7 @@ def test_every_scene_has_depths_points_and_views_beyond(layout: str, tmp_path: P
 
 
 def test_a_layout_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no layout 'palace': choose from still-life, tower, hall"):
+    with pytest.raises(ValueError, match="The layout 'palace' is unknown: choose from still-life, tower, hall"):
         make_scene(tmp_path / "scene", layout="palace")
     assert list(tmp_path.iterdir()) == []
 

@@ -366,9 +366,9 @@ def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
     "change, word",
     [
         (lambda c: c["frames"].clear(), "empty"),
-        (lambda c: c.update(frames={}), "names no cameras"),
-        (lambda c: c.update(frames=[1]), "names no cameras"),
-        (lambda c: c.pop("frames"), "names no cameras"),
+        (lambda c: c.update(frames={}), "has no cameras"),
+        (lambda c: c.update(frames=[1]), "has no cameras"),
+        (lambda c: c.pop("frames"), "has no cameras"),
         (lambda c: c["frames"][1].pop("transform_matrix"), "`transform_matrix` of frame 1"),
         (lambda c: c["frames"][1].update(transform_matrix="abc"), "`transform_matrix` of frame 1"),
         (lambda c: c["frames"][1].update(transform_matrix=[[1, 2], [3]]), "`transform_matrix` of frame 1"),
@@ -389,7 +389,7 @@ def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         (lambda c: c.pop("w"), "size of frame 0"),
         (lambda c: c.update(cx=[1, 2]), "`cx` of frame 0"),
         (lambda c: c.update(camera_model="EQUIRECTANGULAR"), "EQUIRECTANGULAR"),
-        (lambda c: c.update(camera_model=[]), "pinholes"),
+        (lambda c: c.update(camera_model=[]), "pinhole"),
         (lambda c: c.update(orientation_override="sideways"), "orientation_override"),
         (lambda c: c.update(orientation_override=["up"]), "orientation_override"),
         (lambda c: c.update(applied_transform=7), "applied_transform"),
@@ -463,12 +463,12 @@ def test_a_text_model_that_breaks_off_is_refused(tmp_path: Path) -> None:
         ("cameras.bin", 12, "i", -1, "camera model"),
         ("cameras.bin", 16, "Q", 2**63, "pixels"),
         ("cameras.bin", 32, "d", math.nan, "focal length"),
-        ("cameras.bin", 8, "I", 7, "names camera 1"),
+        ("cameras.bin", 8, "I", 7, "has camera 1"),
         ("images.bin", 0, "Q", 2**64 - 1, "truncated"),
         ("images.bin", 0, "Q", 0, "no images"),
         ("images.bin", 12, "d", math.nan, "quaternion"),
-        ("images.bin", 44, "d", math.inf, "place"),
-        ("images.bin", 80, "Q", 2**61, "more than the file holds"),
+        ("images.bin", 44, "d", math.inf, "position"),
+        ("images.bin", 80, "Q", 2**61, "more than fit into the file"),
     ],
 )
 def test_a_hostile_model_is_one_sentence(
@@ -484,14 +484,14 @@ def test_a_hostile_model_is_one_sentence(
 def test_a_name_without_an_end_is_refused(tmp_path: Path) -> None:
     folder = write_binary(tmp_path / "model", ring(1))
     (folder / "images.bin").write_bytes((folder / "images.bin").read_bytes()[:72] + b"x" * 5_000_000)
-    refused(folder, "does not end")
+    refused(folder, "has no end")
 
 
 def test_what_names_no_cameras_is_refused(tmp_path: Path) -> None:
-    refused(tmp_path / "nothing", "do not exist")
-    refused(tmp_path, "names no cameras")
+    refused(tmp_path / "nothing", "does not exist")
+    refused(tmp_path, "has no cameras")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG")
-    refused(tmp_path / "picture.png", "names no cameras")
+    refused(tmp_path / "picture.png", "has no cameras")
 
 
 def test_a_run_without_its_world_or_its_data_is_refused(
@@ -510,12 +510,12 @@ def test_a_run_without_its_world_or_its_data_is_refused(
     refused(tmp_path, "nowhere")
     for config in ("data: null\n", "- data\n", "", "data: {a: b}\n"):
         (tmp_path / "config.yml").write_text(config)
-        refused(tmp_path, "names no data")
+        refused(tmp_path, "has no data path")
     for config in ("a: [", "x: " + "[" * 5000, "&a [*b]", "a" * (1 << 21)):
         (tmp_path / "config.yml").write_text(config)
         refused(tmp_path)
     (tmp_path / "config.yml").write_text(f"data: {tmp_path}\n")  # a run of itself
-    refused(tmp_path, "names no cameras")
+    refused(tmp_path, "has no cameras")
 
 
 # --- moving
@@ -630,7 +630,7 @@ def test_photos_that_cannot_be_read_are_no_judges(
 def test_cameras_that_see_nothing_are_refused(turned_scene: Path, splats: dict[str, Gaussians]) -> None:
     far = moved_gaussians(splats["file"], torch.cat((torch.eye(3), torch.full((3, 1), 1e4)), dim=1), 1.0)
     with pytest.raises(
-        ValueError, match=r"see nothing of the splat.*capture, file, centred, nerfstudio, upright"
+        ValueError, match=r"do not see the splat.*capture, file, centred, nerfstudio, upright"
     ) as caught:
         choose_reading(read_cameras(turned_scene), far, "cpu")
     assert "\n" not in str(caught.value)
@@ -643,7 +643,7 @@ def test_photos_of_something_else_are_refused(turned_scene: Path, splats: dict[s
     for photo in (folder / "images").iterdir():
         noise = rng.integers(0, 255, (3, 4, 3), dtype=np.uint8)
         Image.fromarray(noise).resize((64, 48), Image.Resampling.BICUBIC).save(photo)
-    with pytest.raises(ValueError, match="does not look like the photos of the transforms") as caught:
+    with pytest.raises(ValueError, match="does not match the photos of the transforms") as caught:
         choose_reading(read_cameras(folder), splats["file"], "cpu")
     assert "\n" not in str(caught.value)
 

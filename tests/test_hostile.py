@@ -467,11 +467,11 @@ def test_links_pipes_and_folders_that_lead_nowhere_are_refused(tmp_path: Path) -
     expected = {
         "loop": "does not exist",
         "dangling.ply": "does not exist",
-        "endless.ckpt": "is neither a run folder",
-        "pipe.ply": "is neither a run folder",
-        "inward": "holds no checkpoint",
-        "folder.ply": "holds no checkpoint",
-        "empty": "holds no checkpoint",
+        "endless.ckpt": "is not a run or splat file",
+        "pipe.ply": "is not a run or splat file",
+        "inward": "has no checkpoint",
+        "folder.ply": "has no checkpoint",
+        "empty": "has no checkpoint",
         "n" * 300: "cannot be read",
     }
     for name, complaint in expected.items():

@@ -65,7 +65,7 @@ def test_a_file_that_cannot_be_read_is_a_reason_and_an_exit_code(
     with pytest.raises(SystemExit) as left:
         run(monkeypatch, tmp_path / "gone.ply", plain, tmp_path)
     first, second = str(left.value.code).splitlines()  # a sentence as its code is printed, and leaves with 1
-    assert f"{tmp_path / 'gone.ply'} is no file: give a .ply" in first and f"{tmp_path} is no file" in second
+    assert f"{tmp_path / 'gone.ply'} is not a file: give a .ply" in first and f"{tmp_path} is not a file" in second
     assert f"{plain}" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="give one or more files"):
+    with pytest.raises(SystemExit, match="give one or more splat files"):
         run(monkeypatch)

@@ -86,7 +86,7 @@ def test_what_must_run_are_the_missing_ends_and_all_that_they_miss(jobs: list[Jo
 @pytest.mark.parametrize(
     ("jobs", "words"),
     [
-        ([job("a"), job("a", "b"), job("b")], "Two jobs are called 'a'"),
+        ([job("a"), job("a", "b"), job("b")], "Two jobs have the name 'a'"),
         ([job("a", "c")], "'a' needs 'c', which is not in the graph"),
         ([job("a", "a")], "in a circle: 'a'"),
         ([job("a"), job("b", "c"), job("c", "b"), job("d", "c")], "in a circle: '[bc]', '[bc]'\\."),

@@ -141,12 +141,12 @@ def test_what_cannot_be_levels_is_refused_in_one_sentence(tmp_path: Path) -> Non
     cases = [
         ((big,), output, 100, "at least two splats"),
         ((big, small), output, 0, "at least one Gaussian"),
-        ((big, twin, small), output, 100, "have as many Gaussians"),
-        ((big, elsewhere), output, 100, "does not show what .*big.ply shows"),
+        ((big, twin, small), output, 100, "have the same size"),
+        ((big, elsewhere), output, 100, "does not show the same scene as .*big.ply"),
         ((big, broken), output, 100, "broken.ply"),
         ((big, tmp_path / "none.ply"), output, 100, "does not exist"),
-        ((big, small), full, 100, "is there already"),
-        ((big, small), big, 100, "is there already"),
+        ((big, small), full, 100, "already exists"),
+        ((big, small), big, 100, "already exists"),
     ]
     for paths, folder, most, sentence in cases:
         with pytest.raises(ValueError, match=sentence) as refused:

@@ -47,7 +47,7 @@ def test_what_fits_is_told_and_what_does_not_is_refused(capsys: pytest.CaptureFi
     ],
 )
 def test_a_refusal_names_the_option_that_helps_most(needs: dict[str, int], first: str, missing: str) -> None:
-    with pytest.raises(ValueError, match="What helps, most first: ") as refused:
+    with pytest.raises(ValueError, match="To save memory, the most effective first: ") as refused:
         check_memory(needs, 1)
     sentence = str(refused.value)
     assert sentence.partition("(--")[2].startswith(first.removeprefix("--")) and missing not in sentence
@@ -104,6 +104,6 @@ def test_photos_that_cannot_fit_stay_files(scene: Path, tmp_path: Path, capsys: 
         shutil.copyfile(tmp_path / "wide.png", photo)
     config = tiny_config(splatfacto_teacher, wide, tmp_path, max_gaussians=10**11)
     refusal(config)
-    assert "photos would take 5.76 GB, more than half of the memory that is left: they stay files" in " ".join(
+    assert "photos would take 5.76 GB, more than half of the free memory: each photo is read from disk" in " ".join(
         capsys.readouterr().out.split()
     )

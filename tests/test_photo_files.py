@@ -192,5 +192,5 @@ def test_photos_stay_files_by_themselves_where_memory_is_short(
         trainer = prepared(tiny_config(splatfacto_teacher, scene, tmp_path / str(free)))
         assert isinstance(trainer.pipeline.datamanager.cached_train, PhotoFiles) == stay
         told = " ".join(capsys.readouterr().out.split())
-        assert ("The photos would take 0.00 GB" in told and "they stay files" in told) == stay
+        assert ("The photos would take 0.00 GB" in told and "each photo is read from disk" in told) == stay
         assert ("(photos 0.00, Gaussians" in told) != stay

@@ -70,7 +70,7 @@ def test_with_fewer_points_than_four_a_splat_begins_at_random(
 ) -> None:
     write_points(capture, points)
     assert tiny_teacher(capture, tmp_path, iterations=1, num_random=300).pipeline.model.num_points == 300
-    assert "it starts from random points" in " ".join(capsys.readouterr().out.split())
+    assert "the training starts from random points" in " ".join(capsys.readouterr().out.split())
 
 
 def shifted(capture: Path, shift: tuple[float, float, float], scale: float = 1.0) -> None:

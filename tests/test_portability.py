@@ -72,7 +72,7 @@ def test_kernels_that_cannot_be_kept_are_told_of_once() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HERE.parent)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("cannot be kept on disk") == 1 and "set NUMBA_CACHE_DIR" in done.stderr
+    assert done.stderr.count("cannot be stored") == 1 and "set NUMBA_CACHE_DIR" in done.stderr
 
 
 @pytest.mark.slow

@@ -54,8 +54,8 @@ def test_elsewhere_there_is_a_line_for_a_beginning_a_tenth_and_an_end(
         shown.ended(jobs[0], 0)
     assert file.getvalue().splitlines() == [
         f"standard: {jobs[0].log.parent}",
-        "standard: step 10 of 100, 7 Gaussians, PSNR 20.0, 1:30 left; 6:30 left for all",
-        "standard: step 50 of 100, 7 Gaussians, PSNR 20.0, 0:50 left; 5:50 left for all",
+        "standard: step 10 of 100, 7 Gaussians, PSNR 20.0, 1:30 left; 6:30 left in total",
+        "standard: step 50 of 100, 7 Gaussians, PSNR 20.0, 0:50 left; 5:50 left in total",
         "standard: done in 0:00",
     ]
 
@@ -139,7 +139,7 @@ def test_a_terminal_has_a_bar_for_what_runs_and_one_for_all(jobs: list[Job], mon
     words = file.getvalue()
     assert "step 50 of 100, 7 Gaussians, PSNR 21.3, 0:50 left" in words
     assert "0 of 4 done, 5:50 left" in words
-    assert "left for all" not in words
+    assert "left in total" not in words
 
 
 def test_times_are_written_as_clocks_write_them() -> None:

@@ -52,7 +52,7 @@ def without(name: str) -> dict[str, torch.Tensor]:
     [
         (without("quats"), "quats missing"),
         (without("features_rest"), "features_rest missing"),
-        (parameters(0), "zero Gaussians"),
+        (parameters(0), "has no Gaussians"),
         ({**parameters(), "scales": torch.zeros(5, 2)}, "scales has shape"),
         ({**parameters(), "opacities": torch.zeros(4, 1)}, "opacities has shape"),
         ({**parameters(), "features_rest": torch.zeros(5, 7, 3)}, "features_rest has shape"),
@@ -73,7 +73,7 @@ def test_missing_empty_and_foreign_paths_are_refused(tmp_path: Path) -> None:
         read_teacher(tmp_path)
     other = tmp_path / "picture.png"
     other.write_bytes(b"\x89PNG")
-    with pytest.raises(ValueError, match="neither a run folder"):
+    with pytest.raises(ValueError, match="is not a run or splat file"):
         read_teacher(other)
     for name, data in (("empty", b""), ("cut", b"PK\x03\x04" + b"\0" * 50)):
         path = tmp_path / f"{name}.ckpt"

@@ -160,7 +160,7 @@ def test_a_report_that_fails_leaves_the_run_finished(
     assert read_record(trainer.base_dir)["finished"] is True
     told = " ".join(capsys.readouterr().out.split())
     assert "its report could not be written (IsADirectoryError: " in told
-    assert f"write it: distilled-splat report --load-config {trainer.base_dir / 'config.yml'}" in told
+    assert f"write it later: distilled-splat report --load-config {trainer.base_dir / 'config.yml'}" in told
 
 
 def test_a_run_without_teachers_and_logs_has_a_report_too(student: Path, tmp_path: Path) -> None:

@@ -98,12 +98,12 @@ def test_an_interrupted_job_is_resumed_by_the_same_command(big: Path, tmp_path: 
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=300)
-    assert process.returncode == 130 and "resumes where it was saved" in output and "Traceback" not in output
+    assert process.returncode == 130 and "resumes from the last checkpoint" in output and "Traceback" not in output
     (checkpoint,) = tmp_path.glob(".small.ply.work/*/runs/*/*/*/nerfstudio_models/*.ckpt")
     made = times_of(tmp_path)
     assert not (tmp_path / "small.ply").exists() and checkpoint.exists()
 
-    assert "kept from before" in shrink(*words, "--keep-work")
+    assert "Reusing the views" in shrink(*words, "--keep-work")
     assert len(read_splat(tmp_path / "small.ply").gaussians) == 200
     assert times_of(tmp_path) == made
     log = next(tmp_path.glob(".small.ply.work/*/runs/*/*/*/training.log")).read_text()
@@ -119,15 +119,15 @@ def times_of(folder: Path) -> list[int]:
 
 def test_views_found_once_serve_other_sizes_and_other_lengths(big: Path, tmp_path: Path) -> None:
     words = (big, "--output", tmp_path / "small.ply", "--views", 8, "--keep-work")
-    assert "kept from before" not in shrink(*words, "--num-gaussians", 200, "--iterations", 20)
+    assert "Reusing the views" not in shrink(*words, "--num-gaussians", 200, "--iterations", 20)
     made, table = times_of(tmp_path), tmp_path / "table.json"
     for count, iterations in ((100, 20), (200, 30), (200, 20)):
         output = shrink(*words, "--num-gaussians", count, "--iterations", iterations, "--json", table)
-        assert "kept from before" in output and times_of(tmp_path) == made
+        assert "Reusing the views" in output and times_of(tmp_path) == made
         assert ("done in" in output) == ((count, iterations) != (200, 20))  # that one is only measured
         assert len(read_splat(tmp_path / "small.ply").gaussians) == count
         assert json.loads(table.read_text())["rows"][-1]["psnr"] > 5
-    assert "kept from before" not in shrink(*words, "--num-gaussians", 100, "--iterations", 20, "--seed", 1)
+    assert "Reusing the views" not in shrink(*words, "--num-gaussians", 100, "--iterations", 20, "--seed", 1)
 
 
 @pytest.mark.parametrize(
@@ -135,13 +135,13 @@ def test_views_found_once_serve_other_sizes_and_other_lengths(big: Path, tmp_pat
     [
         (("missing.ply",), "does not exist"),
         (("{big}", "--output", "small.xyz"), "end it with"),
-        (("{big}", "--output", "{big}"), "is the splat itself"),
-        (("{big}", "--keep-fraction", "1.5"), "is not a part of the Gaussians"),
-        (("{big}", "--num-gaussians", "100000"), "can only be made smaller"),
-        (("{big}", "--target-mb", "1e-9"), "too little for a single Gaussian"),
+        (("{big}", "--output", "{big}"), "would overwrite the splat"),
+        (("{big}", "--keep-fraction", "1.5"), "is not a fraction"),
+        (("{big}", "--num-gaussians", "100000"), "give a smaller size"),
+        (("{big}", "--target-mb", "1e-9"), "too small for a single Gaussian"),
         (("{big}", "--cameras", "nowhere.json"), "nowhere.json"),
-        (("{one}",), "asks for 1 Gaussians, and the splat has 1"),
-        (("{faint}",), "shows nothing"),
+        (("{one}",), "asks for 1 Gaussians, but the splat has only 1"),
+        (("{faint}",), "is invisible"),
     ],
 )
 def test_what_cannot_be_shrunk_is_one_sentence(

@@ -49,7 +49,7 @@ def test_floaters_do_not_make_the_unit_frame_larger() -> None:
 def test_a_splat_that_shows_nothing_is_refused() -> None:
     faint = sphere(10)
     faint.logit_opacities.fill_(-9.0)
-    with pytest.raises(ValueError, match="shows nothing"):
+    with pytest.raises(ValueError, match="is invisible"):
         UnitFrame.of([faint])
 
 

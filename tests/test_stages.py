@@ -79,7 +79,7 @@ def test_a_student_has_the_kinds_of_teachers_that_it_asks_for(
 def test_kinds_that_are_no_set_are_refused(kinds: tuple[Any, ...], scene: Path, tmp_path: Path) -> None:
     student = tiny_config(distilled_splatfacto, scene, tmp_path, 20)
     student.teacher_kinds = kinds
-    with pytest.raises(SystemExit, match=r"^--teacher-kinds .*: name one kind or more of standard, perturbed, dropout"):
+    with pytest.raises(SystemExit, match=r"^--teacher-kinds .*: give one or more of standard, perturbed, dropout"):
         student.check()
 
 
@@ -241,7 +241,9 @@ def test_a_teacher_that_fails_is_said_to_go_on_only_from_a_checkpoint_that_is_th
     jobs = [replace(job, argv=("-c", "raise SystemExit('It did not work.')")) for job in teacher_jobs(configs)]
     with pytest.raises(SystemExit) as failed:
         train_teachers(configs, jobs, [{}], Progress(jobs, 1))
-    end = "The same command resumes from its last checkpoint." if left else "Mend that and give the same command again."
+    end = (
+        "The same command resumes from its last checkpoint." if left else "Repair this and run the same command again."
+    )
     assert str(failed.value).endswith(end) and "It did not work. Its log is" in str(failed.value)
 
 
@@ -251,7 +253,7 @@ def test_a_teacher_that_fails_is_named_with_its_log_and_no_other_is_begun(moved_
     photo.write_bytes(photo.read_bytes()[:200])
     configs = teacher_configs(tiny_config(distilled_splatfacto, moved_scene, tmp_path / "output", 20))
     jobs = teacher_jobs(configs)
-    with pytest.raises(SystemExit, match=r"^Teacher 1 of 3 \(standard-\w+\) ended with code 1: .*\.$") as failed:
+    with pytest.raises(SystemExit, match=r"^Teacher 1 of 3 \(standard-\w+\) failed with exit code 1: .*\.$") as failed:
         train_teachers(configs, jobs, [{}], Progress(jobs, 1))
     assert str(jobs[0].log) in str(failed.value) and "0002.png" in str(failed.value)
     assert [job.log.exists() for job in jobs] == [True, False, False]
@@ -261,5 +263,5 @@ def test_a_number_of_slots_that_is_none_is_refused(scene: Path, tmp_path: Path) 
     config = tiny_config(distilled_splatfacto, scene, tmp_path)
     config.teacher_slots = 0
     config.set_timestamp()
-    with pytest.raises(SystemExit, match="--teacher-slots: There cannot be 0 slots"):
+    with pytest.raises(SystemExit, match="--teacher-slots: The number of slots is 0"):
         config.setup().setup()

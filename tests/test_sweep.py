@@ -82,9 +82,9 @@ def test_a_students_run_is_named_after_what_decides_its_outcome(
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"fractions": (0.2, 0.0)}, "keep-fraction 0.0 / num-gaussians None is not a size"),
+        ({"fractions": (0.2, 0.0)}, "keep-fraction 0.0 / num-gaussians None is invalid"),
         ({"fractions": (1.5,)}, r"keep-fraction 1\.5"),
-        ({"fractions": (0.2, 0.2)}, "names a size twice"),
+        ({"fractions": (0.2, 0.2)}, "repeats a size"),
         ({"iterations": 0}, "--iterations, --cpus and --gpus must be positive"),
         ({"cpus": 0}, "must be positive"),
         ({"slots": 0}, "--slots 0 must be positive"),
@@ -101,7 +101,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(
 
 def test_scenes_of_one_name_are_refused(scene: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(scene, tmp_path / "scene"))
-    with pytest.raises(ValueError, match="Two scenes are called 'scene'"):
+    with pytest.raises(ValueError, match="Two scenes have the name 'scene'"):
         sweep(scene, tmp_path, data=(scene, copy)).run()
 
 

@@ -67,7 +67,7 @@ def test_what_is_on_path_already_is_not_hidden(tmp_path: Path) -> None:
 def test_without_nvcc_one_sentence_says_what_to_install(tmp_path: Path) -> None:
     sentence = told(start(FAULT, tmp_path)).partition("FAULT: ")[2]
     assert "because nvcc is neither on PATH nor in $CUDA_HOME/bin: install the CUDA toolkit" in sentence
-    assert f"{torch.version.cuda}" in sentence and "CUDA_VISIBLE_DEVICES to nothing" in sentence
+    assert f"{torch.version.cuda}" in sentence and "CUDA_VISIBLE_DEVICES to an empty string" in sentence
 
 
 def test_without_ninja_one_sentence_says_what_to_install(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_without_ninja_one_sentence_says_what_to_install(tmp_path: Path) -> None
     python = f"{tmp_path / 'bare' / 'bin' / 'python'}"
     variables = {"PATH": f"{tmp_path / 'cuda'}", "PYTHONPATH": os.pathsep.join(folders)}
     output = told(start(FAULT, tmp_path, python, **variables))
-    assert "Compiling gsplat's CUDA kernels: once on this machine, for some minutes." in output
+    assert "Compiling gsplat's CUDA kernels, which takes some minutes, once on this machine." in output
     assert "cannot be compiled (Ninja is required" in output and "install ninja" in output
 
 
@@ -93,7 +93,7 @@ def test_a_compiler_that_fails_is_quoted(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     sentence = told(start(FAULT, tmp_path, TORCH_EXTENSIONS_DIR=f"{tmp_path / 'file'}")).partition("FAULT: ")[2]
-    assert "cannot be kept" in sentence and "TORCH_EXTENSIONS_DIR" in sentence
+    assert "cannot be stored" in sentence and "TORCH_EXTENSIONS_DIR" in sentence
 
 
 def test_the_compilers_first_complaint_is_the_one_that_is_told() -> None:

@@ -285,7 +285,7 @@ def test_a_finished_run_is_never_overwritten(scene: Path, tmp_path: Path) -> Non
     trained(config)
     again = tiny_config(splatfacto_teacher, scene, tmp_path, 2)
     again.timestamp = "mine"
-    with pytest.raises(SystemExit, match=r"mine holds a finished run: give another --timestamp"):
+    with pytest.raises(SystemExit, match=r"mine is a finished run: give another --timestamp"):
         again.set_timestamp()
 
 
@@ -382,7 +382,7 @@ def test_a_start_that_is_refused_leaves_the_interrupted_run(scene: Path, tmp_pat
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     config = tiny_config(splatfacto_teacher, scene, tmp_path, 12)
     ask(config, run)
-    with pytest.raises(SystemExit, match=r"holds an interrupted run of other settings.*: give another --") as refused:
+    with pytest.raises(SystemExit, match=r"is an interrupted run with other settings.*: give another --") as refused:
         prepared(config)
     assert ("(--pipeline.model.ssim-lambda)" in str(refused.value)) == (ask is other_option)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
@@ -419,7 +419,7 @@ def loaded(run: Path) -> Any:
 def test_a_refusal_takes_away_a_new_folder_but_never_a_checkpoint(scene: Path, tmp_path: Path) -> None:
     """The cap on the Gaussians is one that no machine could hold."""
     capped = tiny_config(splatfacto_teacher, scene, tmp_path / "new", 12, max_gaussians=10**12)
-    with pytest.raises(SystemExit, match="What helps, most first"):
+    with pytest.raises(SystemExit, match="the most effective first"):
         prepared(capped)
     assert not capped.get_base_dir().exists()
 
@@ -427,6 +427,6 @@ def test_a_refusal_takes_away_a_new_folder_but_never_a_checkpoint(scene: Path, t
     again = tiny_config(splatfacto_teacher, scene, tmp_path / "begun", 12)
     again.set_timestamp()
     again.pipeline.model.max_gaussians = 10**12
-    with pytest.raises(SystemExit, match="What helps, most first"):
+    with pytest.raises(SystemExit, match="the most effective first"):
         again.setup().setup()
     assert again.get_base_dir() == run and checkpoints(run) == ["step-000000005.ckpt"]

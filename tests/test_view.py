@@ -184,10 +184,10 @@ def test_what_cannot_be_shown_is_refused_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
     free = ("--port", "0")
     assert f"{tmp_path / 'broken.ply'}" in refused(tmp_path / "whole.ply", tmp_path / "broken.ply", *free)
-    assert "is neither a run folder" in refused(tmp_path / "notes.txt", *free)
+    assert "is not a run or splat file" in refused(tmp_path / "notes.txt", *free)
     assert "does not exist" in refused(tmp_path / "gone.ply", *free)
-    assert "holds no checkpoint" in refused(tmp_path, *free)
-    assert "nothing to look at" in refused(*free)
+    assert "has no checkpoint" in refused(tmp_path, *free)
+    assert "No splat is given" in refused(*free)
     assert "--port 70000" in refused(tmp_path / "whole.ply", "--port", "70000")
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

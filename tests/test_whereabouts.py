@@ -84,10 +84,10 @@ def test_what_lies_elsewhere_is_asked_for_by_its_option_and_taken_from_there(pro
     shutil.move(project.teacher, teacher)
     asked = ("--load-config", project.config)
     for command in ("compare", "report", "export"):
-        with pytest.raises(SystemExit, match=r"cannot be opened with its photos: .*--data names another"):
+        with pytest.raises(SystemExit, match=r"cannot be opened with its photos: .*give their folder with --data"):
             run(command, *asked)
     for command in ("compare", "report"):
-        with pytest.raises(SystemExit, match=r"The teacher .* does not exist.* name the teachers with --teachers"):
+        with pytest.raises(SystemExit, match=r"The teacher .* does not exist.* teachers with --teachers"):
             run(command, *asked, "--data", data)
     rows = tmp_path / "rows.json"
     run("compare", *asked, "--data", data, "--teachers", teacher, "--json", rows)

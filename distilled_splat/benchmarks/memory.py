@@ -47,7 +47,7 @@ class MemoryBench:
         from distilled_splat.runs.files import write_json
 
         if min(self.gaussians, self.width, self.height) < 16 or self.photos < 9:
-            raise ValueError("A capture has at least 9 photos of 16 x 16 pixels, and here at least 16 Gaussians.")
+            raise ValueError("--photos must be at least 9, and --width, --height and --gaussians at least 16.")
         found: dict[str, list[Stage]] = {}
         with tempfile.TemporaryDirectory() as folder:
             output, size = Path(folder), (self.width, self.height)
@@ -67,7 +67,7 @@ class MemoryBench:
 
 def print_stages(learner: str, stages: list[Stage]) -> None:
     """Print the stages of a training, one line each, and its peak."""
-    table = Table(learner, "holds MB", "at most MB", "seconds", "of all threads")
+    table = Table(learner, "MB at the end", "peak MB", "seconds", "processor seconds")
     for stage in stages:
         times = f"{stage.seconds:.2f}", f"{stage.processor_seconds:.2f}"
         table.add_row(stage.name, f"{stage.held:.0f}", f"{stage.peak:.0f}", *times)
@@ -76,4 +76,4 @@ def print_stages(learner: str, stages: list[Stage]) -> None:
     console = Console(highlight=False)
     console.width = max(console.width, 100)
     console.print(table)
-    console.print(f"The {learner} held {max(stage.peak for stage in stages) / 1e3:.2f} GB at most.")
+    console.print(f"Peak memory of the {learner}: {max(stage.peak for stage in stages) / 1e3:.2f} GB.")

@@ -43,7 +43,7 @@ class Measurement:
     milliseconds: dict[str, float]
     """Median wall time of each stage."""
     peak_shares: dict[str, float]
-    """Useful arithmetic of the blending stages, as a share of what all threads can compute in the same time."""
+    """Useful arithmetic of the blending stages, as a fraction of the peak of all threads."""
 
 
 def measure(count: int, width: int, height: int, repeats: int, peak: float) -> Measurement:

@@ -97,8 +97,8 @@ def measure_training(
     Returns:
         The cost of each stage, and the run's checkpoint.
     """
-    stages = Stages("nerfstudio is imported")
-    stages.next("teachers and photos are read" if teachers else "photos are read")
+    stages = Stages("import nerfstudio")
+    stages.next("read teachers and photos" if teachers else "read photos")
     with silence():
         trainer = trainer_for("student" if teachers else "ours", parser, 1.0, output, STEPS, teachers, place=place)
         model, datamanager = trainer.pipeline.model, trainer.pipeline.datamanager
@@ -111,7 +111,9 @@ def measure_training(
             model.set_gaussians({name.removeprefix("_model.gauss_params."): value for name, value in kept.items()})
             del kept
         step_by_step(
-            trainer, stages, f"a step and a cut by {VIEWS_OF_A_CUT} views" if teachers else "a step that densifies"
+            trainer,
+            stages,
+            f"a step and a pruning by {VIEWS_OF_A_CUT} views" if teachers else "a step that densifies",
         )
     (checkpoint,) = trainer.checkpoint_dir.glob("*.ckpt")
     return together(stages.done), checkpoint
@@ -119,10 +121,10 @@ def measure_training(
 
 def get_ready_to_cut(student: Any, stages: Stages) -> None:
     """Fill a student's cache of pseudo labels, and let its last step prune a fifth of the Gaussians, by few views."""
-    stages.next("a label is rendered")
+    stages.next("render a label")
     teaching = student.teaching
     label = teaching.labels.of(0, teaching.curriculum.views[0])
-    stages.next("labels are kept")
+    stages.next("cache labels")
     fill(teaching.labels, label, len(teaching.curriculum.views))
     teaching.curriculum.photographed = teaching.curriculum.photographed[:VIEWS_OF_A_CUT]
     teaching.pruning = dataclasses.replace(teaching.pruning, target=round(0.8 * student.num_points))
@@ -139,7 +141,7 @@ def step_by_step(trainer: Any, stages: Stages, last: str) -> None:
 
     def after(step: int) -> None:
         if step == STEPS - 1:
-            stages.next("checkpoint and report are written" if not grows else "the checkpoint is written")
+            stages.next("write checkpoint and report" if not grows else "write checkpoint")
 
     trainer.callbacks.insert(0, TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], before))
     trainer.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], after))

@@ -74,7 +74,7 @@ def print_table(machine: dict[str, Any], measurements: list[Measurement]) -> Non
     table.add_section()
     table.add_row("Gaussians per pixel", *(f"{m.contributions_per_pixel:.1f}" for m in measurements))
     for name in measurements[0].peak_shares:
-        table.add_row(f"share of peak, {name}", *(f"{m.peak_shares[name]:.1%}" for m in measurements))
+        table.add_row(f"fraction of peak, {name}", *(f"{m.peak_shares[name]:.1%}" for m in measurements))
     Console().print(table)
 
 
@@ -94,7 +94,7 @@ def print_steps(steps: list[StepTimes]) -> None:
 
 def print_side_by_side(rows: list[AtOneSize], growth: dict[str, float]) -> None:
     """Print plain, student's and stock steps in one table, and how the time of plain steps grows with the size."""
-    table = Table("ms a step", "Gaussians", "pixels", "plain", "student", "over plain", "stock", "over plain", "MB")
+    table = Table("ms per step", "Gaussians", "pixels", "plain", "student", "/ plain", "stock", "/ plain", "MB")
     for row in rows:
         stock = ("", "") if row.stock is None else (f"{row.stock:.1f}", f"{row.stock / row.plain:.2f}")
         student = (f"{row.plain:.1f}", f"{row.student:.1f}", f"{row.student / row.plain:.2f}")

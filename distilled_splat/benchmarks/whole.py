@@ -66,7 +66,7 @@ class TimeBench:
 
         runs = self.output / "runs"
         if runs.exists():
-            raise ValueError(f"{runs} holds runs already, which would not be trained again: give another --output.")
+            raise ValueError(f"{runs} already has runs, which would not be trained again: give another --output.")
         scene = self.data or make_scene(self.output / "scene")
         whole = timed(self.command(scene, runs))
         (student,) = runs.glob(f"*/{METHOD}/*")
@@ -170,7 +170,7 @@ def rows_of(stages: Mapping[str, Mapping[str, Times]], whole: Times) -> dict[str
 
 def print_stages(stages: Mapping[str, Mapping[str, Times]], whole: Times) -> None:
     """Print a row for each stage, a column for each process."""
-    table = Table("seconds by the clock / of the processors", *stages, "all", title="A whole command, one slot")
+    table = Table("wall / processor seconds", *stages, "all", title="A whole command with one slot")
     for name, row in rows_of(stages, whole).items():
         table.add_row(name, *("" if run not in row else words(row[run]) for run in (*stages, "all")))
     for column in table.columns[1:]:
@@ -182,8 +182,8 @@ def print_stages(stages: Mapping[str, Mapping[str, Times]], whole: Times) -> Non
 
 def print_qualities(found: Sequence[Quality]) -> None:
     """Print when each training is nearly as good as at its end."""
-    heads = ("run", "dB at the end", "within, dB", "step", "seconds, clock / processors")
-    table = Table(*heads, title="Time to quality, each training by itself, without the time of measuring")
+    heads = ("run", "final PSNR, dB", "within, dB", "step", "wall / processor seconds")
+    table = Table(*heads, title="Time to quality of each training, without the time of the evaluations")
     for quality in found:
         times = words((quality.seconds, quality.processor_seconds))
         table.add_row(quality.run, f"{quality.end:.2f}", f"{quality.margin:g}", f"{quality.step}", times)

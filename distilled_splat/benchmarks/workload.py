@@ -21,14 +21,14 @@ FORWARD_OPERATIONS = 29
 BACKWARD_OPERATIONS = 53
 """The same backward: exponent and alpha 18, light 3, three channels 11, dL/d(ln alpha) 7, moments 6, absgrad 8."""
 _CHAINS = 10
-"""Independent multiply-adds in flight: enough to hide the latency of one on any processor we know."""
+"""Number of independent multiply-adds: enough to hide their latency on any known processor."""
 
 
 def random_scene(count: int, width: int, height: int, seed: int = 0) -> dict[str, Tensor]:
-    """Make a random scene as heavy as a photo's: 35 to 44 Gaussians contribute to a pixel.
+    """Return a random scene as heavy as a real one: 35 to 44 Gaussians contribute to a pixel.
 
     Half of the Gaussians are spread over the whole screen, half are concentrated around its centre. They are
-    anisotropic, have all opacities, and lie in four layers of depth.
+    anisotropic, have all opacities, and are in four layers of depth.
 
     Args:
         count: Number of Gaussians.
@@ -82,7 +82,7 @@ def _count_contributions(records: Any, pairs: Any, tile_starts: Any, width: int,
 
 
 def count_contributions(tiles: TileLists, width: int, height: int) -> int:
-    """Count the pairs of a pixel and a Gaussian that is drawn at it."""
+    """Return the number of pairs of a pixel and a Gaussian that is drawn there."""
     return _count_contributions(tiles.records, tiles.pairs, tiles.tile_starts, width, height)
 
 

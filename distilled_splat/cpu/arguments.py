@@ -78,7 +78,7 @@ def check_tensors(
                 f"{name} has shape {list(tensor.shape)}; with {n} means and {c} cameras it must be {list(shape)}."
             )
     if c == 0:
-        raise ValueError("viewmats holds no camera; give at least one.")
+        raise ValueError("viewmats has no camera; give at least one.")
     if not bool(((Ks[:, 0, 0] > 0) & (Ks[:, 1, 1] > 0)).all()):
         raise ValueError(f"Ks has focal lengths {Ks[:, [0, 1], [0, 1]].tolist()}; they must be positive.")
     _check_tensor("colors", colors)

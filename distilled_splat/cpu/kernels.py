@@ -48,7 +48,7 @@ def kernel(function: Optional[Callable] = None, **options: Any) -> Any:
 def say_that_nothing_is_kept() -> None:
     """Say, once in a process, that its kernels are compiled for it alone."""
     print(
-        "The compiled kernels cannot be kept on disk, so every process compiles them anew, which takes a minute: set "
+        "The compiled kernels cannot be stored, so every process compiles them again, which takes a minute: set "
         "NUMBA_CACHE_DIR to a folder that can be written.",
         file=sys.stderr,
     )

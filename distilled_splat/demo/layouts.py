@@ -1,4 +1,4 @@
-"""What can be captured: the solids of each scene, and the walk that a camera takes through it."""
+"""The layouts of the demo scenes: the solids, and the camera path through them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _GLAZED = (0.60, 70.0, 0.0)
 
 
 class Layout(NamedTuple):
-    """One scene.
+    """The layout of one scene.
 
     Attributes:
-        solids: what stands there, in a room that comes first.
-        walk: makes so many camera-to-world matrices [V, 4, 4] in the OpenGL convention.
-        cut_out: whether the pictures show the things without the room: it lights them, and is transparent.
+        solids: returns the solids, the enclosing room first.
+        walk: returns a number of camera-to-world matrices [V, 4, 4] in the OpenGL convention.
+        cut_out: whether the room is transparent in the pictures. It lights the solids in any case.
     """
 
     solids: Callable[[], Solids]
@@ -30,20 +30,20 @@ class Layout(NamedTuple):
     cut_out: bool = False
 
     def surfaces(self) -> Solids:
-        """Return the solids that the pictures show."""
+        """Return the visible solids."""
         solids = self.solids()
         return Solids(*(column[1:] for column in solids)) if self.cut_out else solids
 
 
 def _turned(yaw: float, tilt: float) -> np.ndarray:
-    """Return the rotation [3, 3] that tilts about x, then turns about z; radians."""
+    """Return the rotation [3, 3] by a tilt about x and then a yaw about z, in radians."""
     c, s, a, b = math.cos(yaw), math.sin(yaw), math.cos(tilt), math.sin(tilt)
     about_x = np.array([[1.0, 0.0, 0.0], [0.0, a, -b], [0.0, b, a]])
     return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]]) @ about_x
 
 
 def _solids(rows: Sequence[tuple]) -> Solids:
-    """Gather solids that are given as (shape, yaw, tilt, centre, size, texture, finish)."""
+    """Return solids from rows of (shape, yaw, tilt, centre, size, texture, finish)."""
     shapes, yaws, tilts, centres, sizes, surfaces, finishes = zip(*rows, strict=True)
     rotations = np.stack([_turned(yaw, tilt) for yaw, tilt in zip(yaws, tilts, strict=True)])
     return Solids(
@@ -52,7 +52,7 @@ def _solids(rows: Sequence[tuple]) -> Solids:
 
 
 def _looking(positions: np.ndarray, backs: np.ndarray, ups: np.ndarray) -> np.ndarray:
-    """Return the poses [V, 4, 4] of cameras at positions, their z axes along backs, their y axes near ups; [V, 3]."""
+    """Return the poses [V, 4, 4] of cameras at `positions`, with z axes along `backs` and y axes near `ups`, [V, 3]."""
     backs = backs / np.linalg.norm(backs, axis=1, keepdims=True)
     right = np.cross(ups, backs)
     right /= np.linalg.norm(right, axis=1, keepdims=True)
@@ -62,7 +62,7 @@ def _looking(positions: np.ndarray, backs: np.ndarray, ups: np.ndarray) -> np.nd
 
 
 def still_life() -> Solids:
-    """Return the demo's solids: a room, and things on a plinth in its middle; z is up, the floor at z = 0."""
+    """Return the still life: a room, and objects on a plinth in its middle. z is up, and the floor is at z = 0."""
     return _solids([
         (BOX, 0.0, 0.0, (0.0, 0.0, 1.6), (3.6, 3.6, 1.6), textures.ROOM, (0.0, 1.0, 0.0)),
         (CYLINDER, 0.0, 0.0, (0.0, 0.0, 0.175), (1.35, 0.175, 0.0), textures.PLINTH, (0.10, 40.0, 0.0)),
@@ -77,11 +77,11 @@ def still_life() -> Solids:
 
 
 def orbit(views: int, rng: np.random.Generator) -> np.ndarray:
-    """Make the poses of a hand-held walk: two turns around the middle, rising and sinking, near and far.
+    """Return the poses of a hand-held camera: two turns around the middle at changing heights and distances.
 
     Args:
         views: number of poses V.
-        rng: source of the hand's tremor.
+        rng: random numbers for the shake of the hand.
 
     Returns:
         Camera-to-world matrices in the OpenGL convention, float64 [V, 4, 4].
@@ -97,7 +97,7 @@ def orbit(views: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def tower() -> Solids:
-    """Return a room and a tower in its middle: crates askew on each other, a column through a ring, balls."""
+    """Return a room with a tower in its middle: crates on top of each other, a column through a ring, and balls."""
     return _solids([
         (BOX, 0.0, 0.0, (0.0, 0.0, 1.6), (3.6, 3.6, 1.6), textures.ROOM, (0.0, 1.0, 0.0)),
         (CYLINDER, 0.3, 0.0, (0.0, 0.0, 0.175), (0.85, 0.175, 0.0), textures.PLINTH, (0.10, 40.0, 0.0)),
@@ -112,7 +112,7 @@ def tower() -> Solids:
 
 
 def dome(views: int, rng: np.random.Generator) -> np.ndarray:
-    """Make poses on a dome around the tower, three turns from low to high; see `orbit`."""
+    """Return poses on a dome around the tower: three turns from low to high; see `orbit`."""
     time = (np.arange(views) + 0.5) / views
     azimuth = 6.0 * math.pi * time + rng.normal(0.0, 0.03, views)
     elevation = 0.02 + 0.50 * time + 0.10 * np.sin(14.0 * math.pi * time) + rng.normal(0.0, 0.02, views)
@@ -124,7 +124,7 @@ def dome(views: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def hall() -> Solids:
-    """Return a long room with things along its walls."""
+    """Return a long room with objects along its walls."""
     rows: list[tuple] = [
         (BOX, 0.0, 0.0, (0.0, 0.0, 1.6), (2.0, 5.0, 1.6), textures.ROOM, (0.0, 1.0, 0.0)),
     ]
@@ -144,7 +144,7 @@ def hall() -> Solids:
 
 
 def passage(views: int, rng: np.random.Generator) -> np.ndarray:
-    """Make the poses of a walk along the hall and back, looking ahead and to both sides; see `orbit`."""
+    """Return the poses of a walk along the hall and back, looking ahead and to both sides; see `orbit`."""
     time = np.arange(views) / views
     along = -3.9 * np.cos(2.0 * math.pi * time) + rng.normal(0.0, 0.03, views)
     aside = 0.45 * np.sin(6.0 * math.pi * time) + rng.normal(0.0, 0.03, views)
@@ -161,4 +161,4 @@ LAYOUTS = {
     "tower": Layout(tower, dome, cut_out=True),
     "hall": Layout(hall, passage),
 }
-"""All scenes by name: things in a room, an object without background, and a long room that is walked through."""
+"""All layouts by name: objects in a room, an object without background, and a walk through a long room."""

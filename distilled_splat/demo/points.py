@@ -1,4 +1,4 @@
-"""Points as structure from motion would find them: textured places that several pictures agree upon."""
+"""A point cloud like that of structure from motion: textured points with the same colour in several pictures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Capture(NamedTuple):
 
     Attributes:
         poses: camera-to-world matrices in the OpenGL convention, float64 [V, 4, 4].
-        images: sRGB pictures, over black where they are transparent, uint8 [V, H, W, 3].
+        images: sRGB pictures, composited over black, uint8 [V, H, W, 3].
         focal: focal length, pixels; the principal point is the middle of the picture.
     """
 
@@ -59,7 +59,7 @@ def ray_directions(pixels: np.ndarray, pose: np.ndarray, focal: float, width: in
 
 
 def _candidates(solids: Solids, capture: Capture, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Return surface points [P, 3] behind `count` random pixels, likelier where the pictures have detail."""
+    """Return surface points [P, 3] at `count` random pixels, preferably where the pictures have detail."""
     _, height, width, _ = capture.images.shape
     views = np.sort(rng.integers(len(capture.poses), size=count))
     points = np.empty((count, 3))
@@ -73,11 +73,11 @@ def _candidates(solids: Solids, capture: Capture, count: int, rng: np.random.Gen
         directions = ray_directions(pixels, pose, capture.focal, width, height)
         origins = np.tile(pose[:3, 3], (len(pixels), 1))
         points[chosen] = origins + first_hits(solids, origins, directions)[:, None] * directions
-    return points[np.isfinite(points).all(axis=1)]  # nothing is behind some pixels of a picture that was cut out
+    return points[np.isfinite(points).all(axis=1)]  # some pixels of a cut-out picture show no surface
 
 
 def _observe(solids: Solids, capture: Capture, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return how many pictures show each point, and the mean and the spread of its colour in them, 0..1."""
+    """Return how many pictures show each point, and mean and spread of its colour in them, in [0, 1]."""
     _, height, width, _ = capture.images.shape
     counts = np.zeros(len(points))
     sums, squares = np.zeros((len(points), 3)), np.zeros((len(points), 3))
@@ -103,22 +103,23 @@ def _observe(solids: Solids, capture: Capture, points: np.ndarray) -> tuple[np.n
 def find_points(
     solids: Solids, capture: Capture, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find points that a structure-from-motion tool might have found in a capture.
+    """Return points that structure from motion might find in a capture.
 
-    Places are drawn where the pictures have detail and kept when at least three pictures show them in much the same
-    colour, which thins out mirrors and highlights. Positions are noisy; one in a hundred lies anywhere.
+    Points are drawn where the pictures have detail. A point is kept if at least three pictures show it in about the
+    same colour, which removes many points in mirrors and highlights. Positions are noisy, and one in a hundred is
+    anywhere in the box of all points.
 
     Args:
-        solids: what was captured.
+        solids: the captured solids.
         capture: the posed pictures.
         count: number of points P.
-        rng: source of the choice and of the noise.
+        rng: random numbers for the points and the noise.
 
     Returns:
         World positions in metres, float32 [P, 3], and sRGB colours, uint8 [P, 3].
 
     Raises:
-        ValueError: the pictures agree upon too few places.
+        ValueError: if too few points have the same colour in enough pictures.
     """
     places, colours = np.empty((0, 3)), np.empty((0, 3))
     for _ in range(20):
@@ -130,8 +131,8 @@ def find_points(
             break
     if len(places) < count:
         raise ValueError(
-            f"Only {len(places)} of {count} points are seen alike by {_MIN_OBSERVATIONS} of "
-            f"{len(capture.poses)} views; ask for fewer points or more views."
+            f"Only {len(places)} of {count} points have the same colour in {_MIN_OBSERVATIONS} of "
+            f"{len(capture.poses)} views: ask for fewer points or more views."
         )
     order = rng.permutation(len(places))[:count]
     places, colours = places[order], colours[order]

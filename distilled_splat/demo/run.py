@@ -1,4 +1,4 @@
-"""The demo: a scene of our own, the whole job by nerfstudio's own commands, one table, one picture, one .ply."""
+"""The demo: make a scene, train and export with nerfstudio's own commands, and compare in a table and a picture."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distilled_splat.demo.scene import make_scene
 
 
 def nerfstudio(script: str, *arguments: str) -> None:
-    """Run one of nerfstudio's commands in a process of its own, and say which.
+    """Print one of nerfstudio's commands, and run it in its own process.
 
     Raises:
         SystemExit: with the command's exit code, if it fails.
@@ -26,7 +26,7 @@ def nerfstudio(script: str, *arguments: str) -> None:
 
 
 def newest_run(outputs: Path, scene: Path, method: str) -> Path:
-    """Return the run of a method on a scene that was begun last."""
+    """Return the newest run of a method on a scene."""
     return max((outputs / scene.name / method).glob("*/config.yml"), key=lambda path: path.stat().st_mtime).parent
 
 
@@ -34,13 +34,13 @@ def run_demo(output: Path, iterations: int, layout: str = "still-life") -> None:
     """Make the scene, train teachers and student, export the student, and print and picture the comparison.
 
     Args:
-        output: folder that everything goes to; what is finished there is not done again.
+        output: folder for all files. Finished steps in it are not repeated.
         iterations: steps for each of the four trainings.
-        layout: which scene; see `layouts.LAYOUTS`.
+        layout: name of the scene; see `layouts.LAYOUTS`.
     """
     console = Console()
     scene = make_scene(output / "scene", layout=layout)
-    console.print(f"The scene: {scene}")
+    console.print(f"Scene: {scene}")
     nerfstudio(
         "train", "distilled-splatfacto",
         "--data", str(scene),
@@ -59,4 +59,4 @@ def run_demo(output: Path, iterations: int, layout: str = "still-life") -> None:
     write_rows(comparison.rows, output / "comparison.json")
     student_picture(comparison, output / "comparison.png")
     print_table(comparison, console)
-    console.print(f"The student's splat: {output / 'splat.ply'}\nThe picture: {output / 'comparison.png'}")
+    console.print(f"Splat of the student: {output / 'splat.ply'}\nPicture: {output / 'comparison.png'}")

@@ -1,4 +1,4 @@
-"""The demo's scenes, captured by a walking camera, in nerfstudio's format, with the true depth of every pixel."""
+"""Make the demo's scenes as captures in nerfstudio's format, with the true depth of every pixel."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from distilled_splat.demo.points import Capture, find_points, ray_directions
 from distilled_splat.demo.tracer import Solids, first_hits, trace_image
 
 RECIPE = 2
-"""Number of the recipe; a scene made by another one is made anew."""
+"""Version of the recipe. A scene of another version is replaced."""
 DEPTH_UNIT = 1e-3
-"""Metres in one step of a depth map: what nerfstudio takes as `depth_unit_scale_factor` by default."""
+"""Metres per step of a depth map, nerfstudio's default of `depth_unit_scale_factor`."""
 
 _SAMPLES = 3
 _FIELD_OF_VIEW = math.radians(62.0)
@@ -31,17 +31,16 @@ _CLEARANCE = 0.15
 
 
 def views_beyond(solids: Solids, poses: np.ndarray) -> np.ndarray:
-    """Return views that are twice as far from the nearest camera as every 8th pose is, looking the same way.
+    """Return, for every 8th pose, a view in the same direction at twice the distance from the nearest other camera.
 
-    A place that something hides from that nearest camera, or that touches a surface, is not taken; then the next
-    nearest camera counts.
+    If that position is hidden from the nearest camera or too close to a surface, the next nearest camera is used.
 
     Args:
         solids: the scene.
         poses: camera-to-world matrices [V, 4, 4].
 
     Returns:
-        Camera-to-world matrices, float64 [B, 4, 4], B = V / 8 or a few less.
+        Camera-to-world matrices, float64 [B, 4, 4], with B = V / 8 or a few less.
     """
     found = []
     for place in range(0, len(poses), _BEYOND_EVERY):
@@ -59,7 +58,7 @@ def views_beyond(solids: Solids, poses: np.ndarray) -> np.ndarray:
 
 
 def true_depth(layout: Layout, pose: np.ndarray, focal: float, width: int, height: int) -> np.ndarray:
-    """Return what a pixel's middle shows along the camera's axis, metres [height, width]; 0 where there is nothing."""
+    """Return the depth at the middle of each pixel along the camera's axis, metres [height, width]; 0 in the void."""
     pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).reshape(-1, 2) + 0.5
     directions = ray_directions(pixels, pose, focal, width, height)
     distances = first_hits(layout.surfaces(), np.tile(pose[:3, 3], (len(pixels), 1)), directions)
@@ -68,7 +67,7 @@ def true_depth(layout: Layout, pose: np.ndarray, focal: float, width: int, heigh
 
 
 def _photograph(layout: Layout, poses: np.ndarray, focal: float, width: int, height: int) -> np.ndarray:
-    """Return the pictures [V, height, width, 4] that a camera takes at the poses, uint8, with their alpha."""
+    """Return the pictures at the poses with their alpha, uint8 [V, height, width, 4]."""
     solids = layout.solids()
 
     def take(pose: np.ndarray) -> np.ndarray:
@@ -82,7 +81,7 @@ def _photograph(layout: Layout, poses: np.ndarray, focal: float, width: int, hei
 def _write_frames(
     folder: Path, first: int, layout: Layout, poses: np.ndarray, images: np.ndarray, focal: float
 ) -> list[dict[str, Any]]:
-    """Write pictures [V, H, W, 4] and depth maps, numbered from `first`; return what transforms.json says of them."""
+    """Write pictures [V, H, W, 4] and depth maps, numbered from `first`; return their frames for transforms.json."""
     _, height, width, _ = images.shape
     frames = []
     for number, (pose, image) in enumerate(zip(poses, images, strict=True), start=first):
@@ -98,7 +97,7 @@ def _write(
     folder: Path, layout: Layout, capture: Capture, beyond: Capture, points: np.ndarray, colours: np.ndarray,
     parameters: dict[str, Any],
 ) -> None:  # fmt: skip
-    """Write a capture, the views beyond it and its points into an empty folder, in nerfstudio's format."""
+    """Write a capture, the views beyond its cameras, and its points into an empty folder, in nerfstudio's format."""
     _, height, width, _ = capture.images.shape
     (folder / "images").mkdir()
     (folder / "depths").mkdir()
@@ -129,7 +128,7 @@ def _write(
 
 
 def _parameters_of(folder: Path) -> dict | None:
-    """Return what the demo scene in a folder was made with, None when it holds no demo scene."""
+    """Return the parameters of the demo scene in a folder; None if the folder has none."""
     try:
         return json.loads((folder / "transforms.json").read_text()).get("demo_scene")
     except (OSError, ValueError, AttributeError):
@@ -145,33 +144,33 @@ def make_scene(
     seed: int = 0,
     layout: str = "still-life",
 ) -> Path:
-    """Make one of the demo's scenes, or take it again when the folder already holds it.
+    """Make one of the demo's scenes, or reuse it if the folder already has it.
 
-    Beside the photos there is the true depth of every pixel, where nerfstudio looks for depth maps, and the same for
-    `views_beyond`: views away from all cameras, which nerfstudio does not read.
+    The scene has depth maps with the true depth of every pixel, in the format that nerfstudio reads. It also has
+    `views_beyond`: photos and depth maps of views away from all cameras, which nerfstudio does not read.
 
-    The scene is made in a folder beside and renamed, so that it is whole or not there. A demo scene with
+    The scene is made in a temporary folder beside and then renamed, so it is complete or absent. A demo scene with
     other parameters is replaced.
 
     Args:
-        folder: where the scene is to be: images/, depths/, transforms.json and sparse_pc.ply.
-        views: number of pictures; nerfstudio's interval split holds out every n-th of them.
-        width: of a picture, pixels.
-        height: of a picture, pixels.
-        points: number of points as structure from motion would find them.
-        seed: of the walk and of the points; the same seed gives the same scene.
-        layout: which scene, one of `layouts.LAYOUTS`.
+        folder: folder for images/, depths/, transforms.json and sparse_pc.ply.
+        views: number of photos; nerfstudio's interval split holds out every n-th of them.
+        width: width of a photo, pixels.
+        height: height of a photo, pixels.
+        points: number of points in the point cloud.
+        seed: seed of the camera path and the points. The same seed gives the same scene.
+        layout: name of the scene, one of `layouts.LAYOUTS`.
 
     Returns:
         The folder.
 
     Raises:
-        FileExistsError: the folder holds something else than a demo scene.
-        ValueError: too few views or pixels for that many points, or no such layout.
+        FileExistsError: if the folder has anything else than a demo scene.
+        ValueError: if there are too few views or pixels for so many points, or the layout is unknown.
     """
     folder = Path(folder)
     if layout not in LAYOUTS:
-        raise ValueError(f"There is no layout {layout!r}: choose from {', '.join(LAYOUTS)}.")
+        raise ValueError(f"The layout {layout!r} is unknown: choose from {', '.join(LAYOUTS)}.")
     chosen = LAYOUTS[layout]
     parameters = {
         "recipe": RECIPE,
@@ -186,7 +185,7 @@ def make_scene(
     if found == parameters:
         return folder
     if found is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} holds something else than a demo scene; name another folder or remove it.")
+        raise FileExistsError(f"{folder} is not a demo scene: give another folder, or remove this one.")
     rng = np.random.default_rng(seed)
     poses = chosen.walk(views, rng)
     focal = 0.5 * width / math.tan(0.5 * _FIELD_OF_VIEW)

@@ -1,6 +1,6 @@
-"""Procedural textures of the demo scene: albedo as a function of a point of a solid, in the solid's frame.
+"""Procedural textures of the demo scenes: albedo as a function of a point on a solid, in the solid's frame.
 
-Colours are linear RGB tuples in 0..1. All functions are pure and compiled, for the tracer's inner loop.
+Colours are linear RGB tuples in [0, 1]. All functions are pure, and compiled for the tracer's inner loop.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numba import njit
 
 
 def compiled(function: Callable) -> Any:
-    """Compile a function at its first call, and keep the machine code on disk if Numba finds a folder for it."""
+    """Compile a function at its first call, and cache the machine code on disk if Numba finds a folder for it."""
     try:
         return njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:
@@ -39,7 +39,7 @@ _FONT = {
 
 
 def _lettering(text: str) -> np.ndarray:
-    """Draw text as a boolean bitmap [7, 6 * len(text)], one empty column after each letter."""
+    """Return text as a boolean bitmap [7, 6 * len(text)], with an empty column after each letter."""
     letters = [[[mark == "#" for mark in row + "."] for row in _FONT[letter].split()] for letter in text]
     return np.concatenate(np.array(letters), axis=1)
 
@@ -61,7 +61,7 @@ def _scaled(colour, factor):
 
 @compiled
 def _hash(i, j, k):
-    """Return a number in 0..1 that looks random, the same for the same three integers."""
+    """Return a pseudorandom number in [0, 1) for three integers."""
     h = (i * 374761393 + j * 668265263 + k * 1440662683) & 0xFFFFFFFF
     h = ((h ^ (h >> 13)) * 1274126177) & 0xFFFFFFFF
     return ((h ^ (h >> 16)) & 0xFFFFFF) / 16777216.0
@@ -69,7 +69,7 @@ def _hash(i, j, k):
 
 @compiled
 def _noise(x, y, z):
-    """Return value noise in 0..1 with features about one unit wide."""
+    """Return value noise in [0, 1] with features about one unit wide."""
     i, j, k = math.floor(x), math.floor(y), math.floor(z)
     u, v, w = x - i, y - j, z - k
     u, v, w = u * u * (3.0 - 2.0 * u), v * v * (3.0 - 2.0 * v), w * w * (3.0 - 2.0 * w)
@@ -83,21 +83,21 @@ def _noise(x, y, z):
 
 @compiled
 def _cloud(x, y, z):
-    """Return three octaves of value noise, in 0..1."""
+    """Return three octaves of value noise, in [0, 1]."""
     middle, fine = _noise(2.03 * x, 2.03 * y, 2.03 * z), _noise(4.1 * x, 4.1 * y, 4.1 * z)
     return (4.0 * _noise(x, y, z) + 2.0 * middle + fine) / 7.0
 
 
 @compiled
 def _is_inked(bitmap, u, v):
-    """Tell whether (u, v), right and up in units of one bitmap cell, lies on a set cell."""
+    """Return whether (u, v), right and up in units of one bitmap cell, is on a set cell."""
     row, column = bitmap.shape[0] - 1 - math.floor(v), math.floor(u)
     return 0 <= row < bitmap.shape[0] and 0 <= column < bitmap.shape[1] and bitmap[row, column]
 
 
 @compiled
 def _planks(along, across, length, width):
-    """Return wooden boards with grain, tone per board and dark joints; lengths in metres."""
+    """Return wooden boards with grain, a tone per board, and dark joints; lengths in metres."""
     row = math.floor(across / width)
     shifted = along / length + 0.37 * row
     board = math.floor(shifted)
@@ -112,7 +112,7 @@ def _planks(along, across, length, width):
 
 @compiled
 def _painting(wall, u, v):
-    """Return the picture that hangs on a wall; u, v in -1..1."""
+    """Return the painting on a wall; u, v in [-1, 1]."""
     if wall == 0:
         x, y, count = 1.55 * u, 1.1 * v, 0
         while count < 40 and x * x + y * y < 16.0:
@@ -143,7 +143,7 @@ def _painting(wall, u, v):
 
 @compiled
 def _room(p, n):
-    """Return boards on the floor, and on the walls tiles below, plaster and one painting above."""
+    """Return boards on the floor; on the walls tiles below, and plaster with one painting above."""
     if abs(n[2]) > 0.5:
         return _planks(p[0], p[1], 1.4, 0.17) if p[2] < 0.0 else (0.8, 0.79, 0.76)
     wall = (0 if p[0] > 0.0 else 1) if abs(n[0]) > 0.5 else (2 if p[1] > 0.0 else 3)
@@ -172,7 +172,7 @@ def _room(p, n):
 
 @compiled
 def _plinth(p, n):
-    """Return a mosaic of stones in rings on the top, lettering around the side."""
+    """Return a mosaic of stones in rings on the top, and lettering around the side."""
     angle, radius = math.atan2(p[1], p[0]), math.hypot(p[0], p[1])
     if n[2] > 0.5:
         ring = math.floor(radius / 0.11)
@@ -217,7 +217,7 @@ def _crate(p, n):
 
 @compiled
 def _marble(p):
-    """Return white veins in deep green stone."""
+    """Return white veins in dark green stone."""
     vein = abs(math.sin(4.0 * p[0] + 3.0 * p[2] + 9.0 * _cloud(4.0 * p[0], 4.0 * p[1], 4.0 * p[2])))
     fine = abs(math.sin(9.0 * p[1] - 5.0 * p[0] + 14.0 * _cloud(7.0 * p[0] + 5.0, 7.0 * p[1], 7.0 * p[2])))
     stone = _mix((0.01, 0.09, 0.07), (0.05, 0.30, 0.20), _cloud(6.0 * p[0], 6.0 * p[1], 6.0 * p[2] + 40.0))
@@ -252,7 +252,7 @@ def _column(p):
 
 @compiled
 def _ball(p):
-    """Return a checker in longitude and latitude."""
+    """Return a checkerboard in longitude and latitude."""
     column = math.floor(5.0 * math.atan2(p[1], p[0]) / math.pi)
     row = math.floor(5.0 * math.atan2(p[2], math.hypot(p[0], p[1])) / math.pi)
     return (0.92, 0.70, 0.04) if (column + row) % 2 else (0.04, 0.05, 0.22)
@@ -263,12 +263,12 @@ def albedo(texture, p, n):
     """Return the diffuse colour of a solid at a point of its surface.
 
     Args:
-        texture: one of the texture numbers of this module.
+        texture: a texture number of this module.
         p: point in the solid's own frame, metres, three floats.
         n: outward unit normal in the solid's own frame, three floats.
 
     Returns:
-        Linear red, green, blue in 0..1.
+        Linear red, green, blue in [0, 1].
     """
     if texture == ROOM:
         return _room(p, n)

@@ -1,8 +1,7 @@
 """A small ray tracer: textured solids in a room under one lamp, with soft shadows, highlights and mirrors.
 
-It shares nothing with Gaussian splatting, so that what is trained on its pictures is tested against
-something else. A room is a box seen from inside: normals always face the ray. The first solid encloses all
-others and casts no shadow.
+It shares no code with Gaussian splatting, so its pictures are an independent test of the training. The room is a box
+seen from inside, because normals always face the ray. The first solid encloses all others and casts no shadow.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Solids(NamedTuple):
         sizes: metres, float64 [N, 3]: half extents of a box; radius of a sphere; radius and half height of a
             cylinder (its axis is z); radius of a torus's ring (around z) and of its tube; zeros for the rest.
         textures: numbers of distilled_splat.demo.textures, int64 [N].
-        finishes: strength of the highlight, its exponent, and the mirrored share of light, float64 [N, 3].
+        finishes: strength and exponent of the highlight, and the mirrored fraction of light, float64 [N, 3].
     """
 
     shapes: np.ndarray
@@ -59,7 +58,7 @@ def _unit(a):
 
 @compiled
 def _row(table, i):
-    """Return row i of a table [N, 3] as a tuple, which costs a kernel less than a view."""
+    """Return row i of a table [N, 3] as a tuple, which is faster in a kernel than a view."""
     return (table[i, 0], table[i, 1], table[i, 2])
 
 
@@ -167,7 +166,7 @@ def _normal(shape, size, p):
 
 @compiled
 def _distance(solids, i, o, d):
-    """Return the distance along a world ray to the surface of solid i, infinity for a miss."""
+    """Return the distance along a world ray to the surface of solid i; infinite for a miss."""
     offset, size = _difference(o, _row(solids.centres, i)), _row(solids.sizes, i)
     bound = size[0] + size[1] + size[2]
     outside, ahead = _dot(offset, offset) - bound * bound, -_dot(offset, d)
@@ -179,7 +178,7 @@ def _distance(solids, i, o, d):
 
 @compiled
 def _nearest(solids, o, d):
-    """Return the distance to the nearest surface along a world ray, and the solid's row (-1 for none)."""
+    """Return the distance to the nearest surface along a world ray, and the row of its solid; -1 without a hit."""
     nearest, solid = math.inf, -1
     for i in range(len(solids.shapes)):
         t = _distance(solids, i, o, d)
@@ -190,7 +189,7 @@ def _nearest(solids, o, d):
 
 @compiled
 def _is_shadowed(solids, o, d, reach):
-    """Tell whether any solid but the room lies within reach along a world ray."""
+    """Return whether a world ray hits any solid except the room within `reach`."""
     for i in range(1, len(solids.shapes)):  # noqa: SIM110 - Numba compiles no generator expression
         if _distance(solids, i, o, d) < reach:
             return True
@@ -199,7 +198,7 @@ def _is_shadowed(solids, o, d, reach):
 
 @compiled
 def _openness(solids, solid, p, n):
-    """Return the share of ambient light that reaches a point, other solids taken for spheres."""
+    """Return the fraction of ambient light that reaches a point, with other solids approximated by spheres."""
     share = 1.0
     for i in range(1, len(solids.shapes)):
         if i != solid and solids.shapes[i] != TORUS:
@@ -212,7 +211,7 @@ def _openness(solids, solid, p, n):
 
 @compiled
 def _radiance(solids, o, d, lamp_u, lamp_v):
-    """Return the light seen from o in direction d, after one mirror at most; lamp_u, lamp_v in -1..1."""
+    """Return the light from direction d at o, with at most one mirror reflection; lamp_u and lamp_v in [-1, 1]."""
     light, weight = (0.0, 0.0, 0.0), 1.0
     for bounce in range(2):
         t, solid = _nearest(solids, o, d)
@@ -260,7 +259,7 @@ def _radiance(solids, o, d, lamp_u, lamp_v):
 
 @compiled
 def first_hits(solids, origins, directions):
-    """Find the first surface along each ray.
+    """Return the distance to the first surface along each ray.
 
     Args:
         solids: the scene.
@@ -268,7 +267,7 @@ def first_hits(solids, origins, directions):
         directions: unit world directions, float64 [R, 3].
 
     Returns:
-        Distances in metres, float64 [R], infinite where nothing is hit.
+        Distances in metres, float64 [R]; infinite without a hit.
     """
     distances = np.empty(len(origins))
     for ray in range(len(origins)):
@@ -278,7 +277,7 @@ def first_hits(solids, origins, directions):
 
 @compiled
 def trace_image(solids, camera_to_world, focal, width, height, samples, cut_out):
-    """Render one pinhole picture, its principal point in the middle.
+    """Render one pinhole picture with its principal point in the middle.
 
     Args:
         solids: the scene.
@@ -286,11 +285,11 @@ def trace_image(solids, camera_to_world, focal, width, height, samples, cut_out)
         focal: focal length, pixels.
         width: pixels.
         height: pixels.
-        samples: side of the square grid of rays in every pixel; the lamp is sampled by the same grid.
+        samples: side of the square grid of rays in each pixel; the lamp is sampled by the same grid.
         cut_out: whether the room is transparent.
 
     Returns:
-        sRGB-like picture in 0..1 with its alpha (the share of rays that meet something), float64 [height, width, 4].
+        sRGB-like picture in [0, 1] with alpha (the fraction of rays that hit a solid), float64 [height, width, 4].
     """
     picture = np.zeros((height, width, 4))
     rotation = np.expand_dims(camera_to_world, 0)

@@ -1,4 +1,4 @@
-"""`distilled-splat doctor`: whether this machine can do the main job, line by line.
+"""`distilled-splat doctor`: check line by line whether this machine can train students.
 
 It uses the scene of `demo`, the short trainings of `benchmarks`, and `evaluation`, `teachers`, `ops`, `splat` and
 `runs`.

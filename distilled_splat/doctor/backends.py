@@ -1,4 +1,4 @@
-"""The same small splat on every backend: rendered, differentiated and trained for ten steps."""
+"""Check every backend with the same small splat: render it, differentiate it, and train for ten steps."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ MOST_APART = 1e-3
 MOST_OFF = 1e-3
 """Relative difference of a derivative from finite differences above which it is wrong; single precision is 1e-5 off."""
 PART = 1e-2
-"""Step of the finite differences, as a part of a random direction of length 1 in each number."""
+"""Step of the finite differences, as a fraction of a random direction of length 1 in each number."""
 
 
 def devices() -> list[str]:
-    """Return the devices that there is a backend for."""
+    """Return the available devices."""
     return ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
 
 
@@ -43,7 +43,7 @@ def look_at_backends() -> Iterator[Finding]:
             pictures[device] = picture_and_gradients(device)
             seconds = time.monotonic() - begun
             off = off_from_finite_differences(device)
-            words = f"first picture and its gradients in {seconds:.1f} s, derivatives {off:.1e} from finite differences"
+            words = f"first render with gradients in {seconds:.1f} s, {off:.1e} from finite differences"
             return Finding(f"rendering, {device}", words, "ok" if off <= MOST_OFF else "fault")
 
         yield looked_at(f"rendering, {device}", look)
@@ -75,7 +75,7 @@ def smooth_splat(count: int = 16, width: int = 48, height: int = 32) -> tuple[Ga
 
 
 def on_device(device: str) -> tuple[Gaussians, View, Tensor]:
-    """Return the splat with tensors that want gradients, the view, and random weights of the picture [H, W, 3]."""
+    """Return the splat with tensors that require gradients, the view, and random weights of the picture [H, W, 3]."""
     splat, view = smooth_splat()
     tensors = {field.name: getattr(splat, field.name).to(device).requires_grad_() for field in fields(splat)}
     weights = torch.randn(view.height, view.width, 3, generator=torch.Generator().manual_seed(1))
@@ -84,7 +84,7 @@ def on_device(device: str) -> tuple[Gaussians, View, Tensor]:
 
 
 def picture_and_gradients(device: str) -> dict[str, Tensor]:
-    """Render on a device, and return picture, alpha, depth and the gradient by each of the six tensors, on the CPU."""
+    """Render on a device. Return picture, alpha, depth and the gradients of the six tensors, all on the CPU."""
     splat, view, weights = on_device(device)
     rendered = render(splat, view, background=torch.ones(3, device=device), depth=True)
     assert rendered.depth is not None
@@ -95,18 +95,18 @@ def picture_and_gradients(device: str) -> dict[str, Tensor]:
 
 
 def agreement(one: dict[str, Tensor], other: dict[str, Tensor]) -> Finding:
-    """Compare what two devices made of the same splat."""
+    """Compare the results of two devices for the same splat."""
     apart = {name: float((one[name] - other[name]).norm() / other[name].norm()) for name in other}
     apart = {name: math.inf if math.isnan(value) else value for name, value in apart.items()}
     worst = max(apart, key=lambda name: apart[name])
-    words = f"picture {apart['picture']:.1e} apart, at most {apart[worst]:.1e} ({worst})"
+    words = f"the renders differ by {apart['picture']:.1e}, the largest difference is {apart[worst]:.1e} ({worst})"
     if apart[worst] > MOST_APART:
-        return Finding("agreement", f"{words}: CUDA and CPU see different things, please report this", "fault")
+        return Finding("agreement", f"{words}: CUDA and CPU disagree, please report this", "fault")
     return Finding("agreement", words)
 
 
 def off_from_finite_differences(device: str) -> float:
-    """Return how far the derivative of a render in a random direction is from finite differences, relative."""
+    """Return the relative error of a render's derivative in a random direction against finite differences."""
     splat, view, weights = on_device(device)
     generator = torch.Generator().manual_seed(2)
     directions = {
@@ -128,7 +128,7 @@ def off_from_finite_differences(device: str) -> float:
 
 
 def ten_steps(device: str, folder: Path) -> Finding:
-    """Train a teacher for ten steps as ns-train does, and tell the time of one."""
+    """Train a teacher for ten steps as ns-train does, and report the median time of a step."""
     from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
     from distilled_splat.benchmarks.training import silence, trainer_for
@@ -149,7 +149,7 @@ def ten_steps(device: str, folder: Path) -> Finding:
 
 
 def step_times(trainer: Any, device: str) -> list[float]:
-    """Let a trainer note the time after each step, in a list that fills as it trains."""
+    """Return a list to which a trainer will append the time after each step."""
     from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 
     times: list[float] = []

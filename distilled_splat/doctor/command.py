@@ -27,7 +27,7 @@ class Doctor:
     """Folder for the runs of --full."""
 
     def run(self) -> None:
-        """Check everything, and print each finding at once.
+        """Check everything, and print each finding immediately.
 
         Raises:
             SystemExit: with code 1 if students cannot be trained here.
@@ -45,9 +45,9 @@ class Doctor:
 
             faults += not full_table(devices(), self.output, self.steps, console)
         if faults:
-            console.print(f"Faults: {faults}. The main job cannot run here before they are mended.")
+            console.print(f"Faults: {faults}. Repair them before you train a student on this machine.")
             raise SystemExit(1)
-        console.print("The main job can run here.")
+        console.print("This machine can train students.")
 
     def findings(self) -> Iterator[Finding]:
         """Check machine, tools and backends, in this order."""

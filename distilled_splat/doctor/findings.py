@@ -1,4 +1,4 @@
-"""What the doctor finds: one line each, good, or with what to do."""
+"""The findings of the doctor: one line each, which says what is good or what to do."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from distilled_splat.runs.words import type_and_words, words_of
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's.
+    """One line of the doctor's output.
 
     Attributes:
         subject: what was looked at.
         words: what was found; what to do about it, unless all is well.
-        verdict: `ok`; `note` where something is missing that the main job can do without; `fault` where it cannot.
+        verdict: `ok`; `note` if something optional is missing; `fault` if students cannot be trained.
     """
 
     subject: str
@@ -25,11 +25,11 @@ class Finding:
 
 
 def looked_at(subject: str, look: Callable[[], Finding]) -> Finding:
-    """Look at something, and make whatever goes wrong with that a finding, too.
+    """Check something. An error in the check is a finding, too.
 
     Args:
         subject: what is looked at.
-        look: returns what it finds.
+        look: makes the check and returns the finding.
     """
     try:
         return look()

@@ -1,4 +1,4 @@
-"""What the machine and the environment have: versions, memory, devices, and the tools that compile gsplat's kernels."""
+"""Check the machine and the environment: versions, memory, devices, and the tools that compile gsplat's kernels."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from distilled_splat.doctor.findings import Finding, looked_at
 PACKAGES = ("distilled-splat", "nerfstudio", "gsplat", "torch", "numba", "numpy", "viser", "tyro")
 METHODS = ("distilled-splatfacto", "distilled-splatfacto-paper", "splatfacto-teacher")
 LEAST_MEMORY, LEAST_DISK = 4e9, 2e9
-"""Bytes that a small capture takes."""
+"""Bytes that a small capture needs."""
 
 
 def look_at_machine() -> Iterator[Finding]:
-    """Look at everything that can be seen without computing."""
+    """Check everything that needs no computation."""
     yield looked_at("versions", versions)
     yield looked_at("processor", processor)
     yield looked_at("memory", memory)
@@ -37,55 +37,55 @@ def look_at_machine() -> Iterator[Finding]:
 
 
 def versions() -> Finding:
-    """Return the versions of Python and of what computes."""
+    """Return the versions of Python and the main packages."""
     found = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
     return Finding("versions", ", ".join([f"Python {platform.python_version()}", *found]))
 
 
 def processor() -> Finding:
-    """Return the system and the processor, with the threads that the CPU backend uses."""
+    """Return the system, the processor, and the number of threads of the CPU backend."""
     from distilled_splat.ops.processor import num_threads, processor_name
 
     return Finding("processor", f"{processor_name()}, {num_threads()} threads, {platform.platform()}")
 
 
 def memory() -> Finding:
-    """Return the computer's memory, and what is free of it."""
+    """Return the computer's total and free memory."""
     found = psutil.virtual_memory()
     words = f"{found.available / 1e9:.1f} of {found.total / 1e9:.1f} GB are free"
     if found.available < LEAST_MEMORY:
-        return Finding("memory", f"{words}: close other programs, a training takes {LEAST_MEMORY / 1e9:g} GB", "note")
+        return Finding("memory", f"{words}: close other programs, training takes {LEAST_MEMORY / 1e9:g} GB", "note")
     return Finding("memory", words)
 
 
 def disk() -> Finding:
-    """Return the room in the working folder, where runs are kept if nothing else is asked for."""
+    """Return the free space in the current folder, where runs are written by default."""
     free = shutil.disk_usage(Path.cwd()).free
     words = f"{free / 1e9:.1f} GB are free in {Path.cwd()}"
     if free < LEAST_DISK:
-        return Finding("disk", f"{words}: make room, or give another --output-dir to ns-train", "note")
+        return Finding("disk", f"{words}: free some space, or give ns-train another --output-dir", "note")
     return Finding("disk", words)
 
 
 def methods() -> Finding:
-    """Tell whether ns-train is this environment's and knows our methods."""
+    """Check that ns-train belongs to this environment and has our methods."""
     from nerfstudio.plugins.registry import discover_methods
 
     found, _ = discover_methods()
     missing = [name for name in METHODS if name not in found]
     if missing:
-        words = f"it does not know {', '.join(missing)}: install distilled-splat into the environment of nerfstudio"
+        words = f"the methods {', '.join(missing)} are missing: install distilled-splat in nerfstudio's environment"
         return Finding("ns-train", words, "fault")
     own = Path(sysconfig.get_path("scripts"))
     on_path = shutil.which("ns-train")
     if on_path is None or not os.path.samefile(Path(on_path).parent, own):
-        where = "is not on PATH" if on_path is None else f"on PATH is {on_path}"
-        return Finding("ns-train", f"it {where}: activate this environment, or call {own / 'ns-train'}", "note")
-    return Finding("ns-train", f"it knows {', '.join(METHODS)}")
+        where = "it is not on PATH" if on_path is None else f"PATH has another one, {on_path}"
+        return Finding("ns-train", f"{where}: activate this environment, or call {own / 'ns-train'}", "note")
+    return Finding("ns-train", f"it has the methods {', '.join(METHODS)}")
 
 
 def exports() -> Finding:
-    """Tell whether smaller files than .ply can be written."""
+    """Check whether files smaller than .ply can be written."""
     missing = [name for name in ("gsply", "gaussforge") if importlib.util.find_spec(name) is None]
     if missing:
         return Finding("exports", ".ply only: pip install 'distilled-splat[export]' for spz, sog and others", "note")
@@ -93,7 +93,7 @@ def exports() -> Finding:
 
 
 def device() -> Finding:
-    """Tell what a training runs on, and why not on a GPU that is there."""
+    """Return the device of a training, and the reason if there is a GPU that it cannot use."""
     if torch.cuda.is_available():
         names = []
         for index in range(torch.cuda.device_count()):
@@ -105,17 +105,17 @@ def device() -> Finding:
     if not driver_sees_a_gpu():
         return Finding("device", "CPU: there is no NVIDIA GPU, or its driver is not installed")
     if torch.version.cuda is None:
-        words = "this torch is built for the CPU, and there is an NVIDIA GPU: install a CUDA build (pytorch.org)"
+        words = "there is an NVIDIA GPU, but this torch is built for the CPU: install a CUDA build (pytorch.org)"
         return Finding("device", f"CPU: {words}", "note")
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden is not None and not hidden.strip("-1 "):
         return Finding("device", "CPU: CUDA_VISIBLE_DEVICES hides the NVIDIA GPU")
-    words = f"there is an NVIDIA GPU, but not for CUDA {torch.version.cuda}: install a newer driver, or an older torch"
+    words = f"the NVIDIA GPU does not support CUDA {torch.version.cuda}: install a newer driver, or an older torch"
     return Finding("device", f"CPU: {words}", "note")
 
 
 def driver_sees_a_gpu() -> bool:
-    """Tell whether NVIDIA's driver lists a GPU."""
+    """Return whether NVIDIA's driver lists a GPU."""
     try:
         told = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30).stdout
     except (OSError, subprocess.SubprocessError):
@@ -124,7 +124,7 @@ def driver_sees_a_gpu() -> bool:
 
 
 def look_at_tools() -> Iterator[Finding]:
-    """Look at what compiles gsplat's kernels, and load them; what is missing is no fault where there is no GPU."""
+    """Check the tools that compile gsplat's kernels, and load the kernels. Missing tools are faults only with a GPU."""
     yield looked_at("nvcc", nvcc)
     yield looked_at("ninja", ninja)
     if torch.cuda.is_available():
@@ -132,7 +132,7 @@ def look_at_tools() -> Iterator[Finding]:
 
 
 def nvcc() -> Finding:
-    """Tell whether nvcc is found, and of which CUDA toolkit."""
+    """Return whether nvcc is found, and the release of its CUDA toolkit."""
     from distilled_splat.ops.toolchain import nvcc_release, put_tools_on_path
 
     put_tools_on_path()
@@ -144,22 +144,22 @@ def nvcc() -> Finding:
         words = f"it is neither on PATH nor in $CUDA_HOME/bin: with a GPU, install the CUDA toolkit {wanted}"
         return Finding("nvcc", words, verdict)
     if release.split(".")[0] != wanted.split(".")[0]:
-        words = f"{place} is of CUDA {release} and torch of {wanted}: with a GPU, install the toolkit {wanted}"
+        words = f"{place} is from CUDA {release}, and torch from {wanted}: with a GPU, install the toolkit {wanted}"
         return Finding("nvcc", words, verdict)
-    return Finding("nvcc", f"{place} of CUDA {release}, torch's is {wanted}")
+    return Finding("nvcc", f"{place} from CUDA {release}, torch from CUDA {wanted}")
 
 
 def ninja() -> Finding:
-    """Tell whether ninja is found."""
+    """Return whether ninja is found."""
     place = shutil.which("ninja")
     if place is None:
         verdict = "fault" if torch.cuda.is_available() else "note"
-        return Finding("ninja", f"it is not found: with a GPU, {sys.executable} -m pip install ninja", verdict)
+        return Finding("ninja", f"it is missing: with a GPU, {sys.executable} -m pip install ninja", verdict)
     return Finding("ninja", place)
 
 
 def gsplat_kernels() -> Finding:
-    """Load gsplat's kernels, which compiles them the first time, and tell how long it took."""
+    """Load gsplat's kernels, which compiles them the first time, and return how long it took."""
     from distilled_splat.ops.toolchain import fault_of_kernels
 
     begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""`doctor --full`: three teachers and a student by the real commands on every device, beside stock splatfacto."""
+"""`doctor --full`: train three teachers and a student on every device with the real commands, and stock splatfacto."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ class Training:
     """One line of the table.
 
     Attributes:
-        name: what was trained.
+        name: name of the training.
         device: cuda or cpu.
-        run: its run folder.
-        gigabytes: the most memory that it has held: of the GPU as torch counts it, of the computer on the CPU; None
-            where nobody knows.
+        run: the run folder.
+        gigabytes: peak memory, of the GPU as torch counts it, or of the computer for the CPU; None if it is unknown.
         code: exit code of the command.
     """
 
@@ -37,10 +36,10 @@ class Training:
 
 
 def train(name: str, device: str, output: Path, scene: Path, steps: int, *arguments: str) -> Training:
-    """Train one method with ns-train, its output in a log beside its run.
+    """Train one method with ns-train, with its output in a log beside its run.
 
     Args:
-        name: what the training is called.
+        name: name of the training.
         device: cuda or cpu.
         output: folder for the run.
         scene: folder of the capture.
@@ -69,7 +68,7 @@ def train(name: str, device: str, output: Path, scene: Path, steps: int, *argume
 
 
 def logged(run: Path, name: str) -> list[tuple[float, int, float]]:
-    """Return what a run's tensorboard files hold of one number: time in seconds, step and value; empty if nothing."""
+    """Return the log of one number in a run's tensorboard files: time in seconds, step and value; empty without any."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     found = []
@@ -81,12 +80,12 @@ def logged(run: Path, name: str) -> list[tuple[float, int, float]]:
 
 
 def gpu_gigabytes(run: Path) -> Optional[float]:
-    """Return the most GPU memory that a run has noted, in 10^9 bytes; None if it has noted none."""
+    """Return the peak GPU memory in a run's log, in 10^9 bytes; None if the log has none."""
     return max((value * 1024**2 / 1e9 for _, _, value in logged(run, "GPU Memory (MB)")), default=None)
 
 
 def steps_per_second(run: Path) -> Optional[float]:
-    """Return the steps per second of a run, from its first logged step to its last; None without two."""
+    """Return the steps per second of a run between its first and last logged steps; None with fewer than two."""
     points = logged(run, "Train Loss")
     if len(points) < 2 or points[-1][0] <= points[0][0]:
         return None
@@ -94,7 +93,7 @@ def steps_per_second(run: Path) -> Optional[float]:
 
 
 def full_table(devices: Sequence[str], output: Path, steps: int, console: Console) -> bool:
-    """Train everything on every device, and print the table; return whether all trainings of ours came to their end.
+    """Train everything on every device, and print the table. Return whether all our trainings were successful.
 
     Args:
         devices: cuda, cpu or both.
@@ -137,9 +136,9 @@ def full_table(devices: Sequence[str], output: Path, steps: int, console: Consol
                 "" if row is None else f"{row.gaussians}",
                 "" if pace is None else f"{pace:.1f}",
                 "" if training.gigabytes is None else f"{training.gigabytes:.2f}",
-                f"{row.psnr:.2f}" if row is not None else f"ended with code {training.code}",
+                f"{row.psnr:.2f}" if row is not None else f"failed with exit code {training.code}",
             )
         whole = whole and all(training.code == 0 for training in (*teachers, student))
     console.print(table)
-    console.print(f"The runs and their logs: {output}", soft_wrap=True, highlight=False)
+    console.print(f"Runs and logs: {output}", soft_wrap=True, highlight=False)
     return whole

@@ -178,8 +178,7 @@ def teachers_of(run: FinishedRun) -> list[Teacher]:
     for path in run.teachers:
         if not path.expanduser().exists():
             raise ValueError(
-                f"The teacher {path} does not exist, nor does it lie in the same place beside the run {run.folder}: "
-                "name the teachers with --teachers."
+                f"The teacher {path} of the run {run.folder} does not exist: give the run's teachers with --teachers."
             )
     frame: Any = getattr(run.model.config, "teacher_frame", "auto")
     read = [read_teacher(path) for path in run.teachers]
@@ -244,7 +243,7 @@ def print_right_aligned(table: Table, console: Console) -> None:
     console.print(table)
 
 
-GEOMETRY_CAPTION = "beyond: twice as far from the cameras; floaters: seen where no teacher has a Gaussian"
+GEOMETRY_CAPTION = "beyond: twice as far from the cameras; floaters: pixels where no teacher has a Gaussian"
 
 
 def geometry_table(comparison: Comparison) -> tuple[list[str], list[tuple[str, ...]]]:

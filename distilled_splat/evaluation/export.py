@@ -23,9 +23,9 @@ from distilled_splat.teachers.reading import Teacher, read_teacher
 
 FrameName = Literal["upright", "nerfstudio", "capture"]
 FRAMES: dict[FrameName, str] = {
-    "upright": "nerfstudio's, turned so that y points down as viewers of splats expect (up in a .glb)",
-    "nerfstudio": "that of ns-export: z points up",
-    "capture": "that of the recorded poses, before nerfstudio moved them",
+    "upright": "nerfstudio's frame, turned so that y points down (up in a .glb), as splat viewers expect",
+    "nerfstudio": "the frame of ns-export: z points up",
+    "capture": "the frame of the original poses, before nerfstudio moved them",
 }
 """Coordinate frames of exported files, with a description for people."""
 
@@ -74,8 +74,8 @@ def move_into(splat: Teacher, frame: FrameName) -> Move:
         return UPRIGHT if frame == "upright" else torch.eye(4)[:3], 1.0
     if splat.frame is None:
         raise ValueError(
-            f"{splat.path} does not lie in a run folder with a dataparser_transforms.json, so the capture's frame is "
-            "not known: export with --frame upright."
+            f"The run of {splat.path} has no dataparser_transforms.json, so the capture's frame is unknown: export "
+            "with --frame upright."
         )
     return inverse(*splat.frame)
 

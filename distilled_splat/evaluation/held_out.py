@@ -21,7 +21,7 @@ from distilled_splat.teachers.reading import CHECKPOINT_FOLDER, find_checkpoint
 from distilled_splat.training.model import PortableSplatfactoModel
 
 TRAIN_WITH_HELD_OUT = (
-    "train one that does (nerfstudio-data --train-split-fraction 0.9, or test_filenames in transforms.json)"
+    "train one with held-out photos (nerfstudio-data --train-split-fraction 0.9, or test_filenames in transforms.json)"
 )
 
 
@@ -76,9 +76,7 @@ class FinishedRun:
             ValueError: if the run has no held-out photos.
         """
         if len(self.datamanager.eval_dataset) == 0:
-            raise ValueError(
-                f"The run {self.folder} holds no photos out, so there is nothing to measure it on: {instead}."
-            )
+            raise ValueError(f"The run {self.folder} has no held-out photos to measure it on: {instead}.")
 
     def held_out(self) -> Iterator[HeldOut]:
         """Yield the held-out photos."""
@@ -149,13 +147,12 @@ def open_run(config_path: Path, data: Optional[Path] = None, teachers: Optional[
     except (AssertionError, OSError, ValueError, KeyError, SystemExit) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
-            f"The run {folder} cannot be opened with its photos: {reason}. They are looked for where they were in "
-            "training, relative to the folder that ns-train was started in, and in the same place beside the run: "
-            "--data names another."
+            f"The run {folder} cannot be opened with its photos: {reason}. If the photos have moved, give their folder "
+            "with --data. Otherwise start the command in the folder in which ns-train was started."
         ) from error
     model: Any = pipeline.model
     if not isinstance(model, PortableSplatfactoModel):
-        raise ValueError(f"{config_path} is a run of {type(model).__name__}: give one of distilled-splatfacto.")
+        raise ValueError(f"{config_path} is a run of {type(model).__name__}: give a run of distilled-splatfacto.")
     if teachers is None:
         there = Whereabouts.of(config, record, folder)
         teachers = [there.find(Path(path)) for path in record.get("teachers", ())]

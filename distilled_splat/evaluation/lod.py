@@ -66,13 +66,13 @@ def write_levels(paths: Sequence[Path], folder: Path, most: int, frame: FrameNam
     """
     check_library(FORMATS["sog"])
     if len(paths) < 2 or most < 1:
-        raise ValueError("Levels of detail take at least two splats, and chunks of at least one Gaussian.")
+        raise ValueError("Levels of detail need at least two splats, and chunks of at least one Gaussian.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is there already: give a folder that is new or empty, nothing is written over.")
+        raise ValueError(f"{folder} already exists: give a folder that is new or empty.")
     read = sorted((read_teacher(path) for path in paths), key=lambda splat: -len(splat.gaussians))
     for larger, smaller in pairwise(read):
         if len(larger.gaussians) == len(smaller.gaussians):
-            raise ValueError(f"{larger.path} and {smaller.path} have as many Gaussians: give splats of several sizes.")
+            raise ValueError(f"{larger.path} and {smaller.path} have the same size: give splats of different sizes.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     levels = alike([in_file_frame(splat, frame).detach().to("cpu") for splat in read])
     tree = cut(levels, most)
@@ -80,7 +80,7 @@ def write_levels(paths: Sequence[Path], folder: Path, most: int, frame: FrameNam
     for splat, error in zip(read, errors):
         if not error < ANOTHER_SCENE:  # this form also catches NaN
             raise ValueError(
-                f"{splat.path} does not show what {read[0].path} shows: its pictures differ by {error:.2f} of these. "
+                f"{splat.path} does not show the same scene as {read[0].path}: the error is {error:.2f}. "
                 "Give splats of one scene, all in one frame."
             )
     with folder_beside(folder) as part:
@@ -170,7 +170,7 @@ def views_around(size: int, device: torch.device) -> list[View]:
 
 def print_levels(levels: Sequence[Level], console: Console) -> None:
     """Print the levels as one table."""
-    table = Table("level", "Gaussians", "chunks", "MB", "error", "of")
+    table = Table("level", "Gaussians", "chunks", "MB", "error", "splat")
     for number, level in enumerate(levels):
         error = "" if number == 0 else f"{level.error:.4f}"
         row = (f"{number}", f"{level.gaussians}", f"{level.chunks}", f"{level.megabytes:.3f}", error)

@@ -60,7 +60,7 @@ def weights_in(path: Path) -> VggWeights:
     except OSError as error:
         raise ValueError(f"LPIPS (VGG) is left out: {path} cannot be read ({error.strerror}); {HOW_TO_GET}.") from error
     if hashlib.sha256(content).hexdigest() != SHA256:
-        raise ValueError(f"LPIPS (VGG) is left out: {path} does not hold the weights that are known; {HOW_TO_GET}.")
+        raise ValueError(f"LPIPS (VGG) is left out: {path} has unknown weights; {HOW_TO_GET}.")
     parts = (argument for _, argument, _ in pickletools.genops(content))
     arrays = [np.frombuffer(part, "<f4") for part in parts if isinstance(part, bytes) and len(part) >= 4]
     kernels, biases, channels = [], [], 3

@@ -49,8 +49,8 @@ def comparison_picture(columns: list[tuple[str, np.ndarray]], path: Path) -> Non
     shapes = [np.shape(pictures) for _, pictures in columns]
     if not shapes or len(set(shapes)) > 1 or len(shapes[0]) not in (3, 4) or shapes[0][-1] != 3:
         raise ValueError(
-            f"The columns have the shapes {shapes}; give at least one column, "
-            "and to all one shape, [V, H, W, 3] or [H, W, 3]."
+            f"The columns have the shapes {shapes}: give at least one column, and all of one shape, [V, H, W, 3] or "
+            "[H, W, 3]."
         )
     stacks = [np.asarray(pictures).reshape(-1, *shapes[0][-3:]) for _, pictures in columns]
     views, height, width, _ = stacks[0].shape

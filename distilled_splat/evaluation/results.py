@@ -39,7 +39,7 @@ def read_file(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf8"))
         if all(isinstance(row[name], kind) for row in content["results"] for name, kind in wanted.items()):
             return content
-        reason = "its rows lack numbers"
+        reason = "numbers are missing in its rows"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = type_and_words(error)
     raise ValueError(f"{path} is not a results.json of `distilled-splat bench quality` ({reason}).")

@@ -51,7 +51,7 @@ def in_order(jobs: Sequence[Job]) -> list[Job]:
     by_name = {job.name: job for job in jobs}
     if len(by_name) < len(jobs):
         twice = next(job.name for job in jobs if by_name[job.name] is not job)
-        raise ValueError(f"Two jobs are called {twice!r}: give each a name of its own.")
+        raise ValueError(f"Two jobs have the name {twice!r}: give them different names.")
     for job in jobs:
         for need in job.needs:
             if need not in by_name:

@@ -58,7 +58,7 @@ def machine_slots(device_type: str, threads: int, count: Optional[int] = None) -
         ValueError: if the number is not positive.
     """
     if count is not None and count < 1:
-        raise ValueError(f"There cannot be {count} slots: give a number of at least 1.")
+        raise ValueError(f"The number of slots is {count}, but must be at least 1.")
     if device_type == "cuda":
         import torch
 

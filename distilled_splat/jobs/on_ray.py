@@ -74,7 +74,7 @@ def run_job(job: Job, environment: dict[str, str]) -> int:
     if job.done():
         return 0
     if process.returncode < 0 or process.returncode == EXIT_INTERRUPTED:
-        raise JobStopped(f"{job.name} was stopped with code {process.returncode}.")
+        raise JobStopped(f"{job.name} was stopped with exit code {process.returncode}.")
     return process.returncode or 1
 
 
@@ -131,7 +131,7 @@ class Cluster:
             )
             raise ValueError(
                 f"No node of the Ray cluster has {resources.cpus} processors and {resources.gpus:g} GPUs for a job "
-                f"(there are: {nodes}): ask for less, or add a node."
+                f"(the nodes have {nodes}): ask for less, or add a node."
             )
         return room
 

@@ -1,5 +1,5 @@
-"""What is computed for every pixel and every Gaussian: gsplat and torch on CUDA, `cpu` elsewhere.
+"""Computations for every pixel and every Gaussian: with gsplat and torch on CUDA, with `cpu` elsewhere.
 
-Rendering, importance, losses, Adam, densification and compositing. Only this subpackage knows which device has which
-kernels; it uses `cpu`, `splat` and `runs`.
+Rendering, importance, losses, Adam, densification and compositing. Only this subpackage knows which kernels
+belong to which device. It uses `cpu`, `splat` and `runs`.
 """

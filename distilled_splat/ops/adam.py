@@ -1,4 +1,4 @@
-"""An Adam that steps in one pass: torch's fused kernel on CUDA, our own on the CPU."""
+"""Adam in one pass over the memory."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 class OnePassAdam(torch.optim.Adam):
     """Adam in one pass over the memory: torch's fused kernel on CUDA, our own on the CPU.
 
-    On the CPU torch's would do as well, but for its OpenMP threads, which spin after every step and take the cores
-    from the rasterizer unless the environment forbids it before Python starts. State and checkpoints are torch's.
+    On the CPU torch's kernel is as fast, but its OpenMP threads spin after every step. They take the cores from the
+    rasterizer unless the environment forbids it before Python starts. State and checkpoints are torch's.
     """
 
     def __init__(self, params: Any, **options: Any) -> None:
@@ -19,7 +19,7 @@ class OnePassAdam(torch.optim.Adam):
         super().__init__(params, fused=True if on_cuda else None, **options)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the state of a checkpoint, which another device may have written: this one's kernel is kept."""
+        """Load the state of a checkpoint from any device, and keep this device's kernel."""
         groups = [
             {**loaded, "fused": own["fused"]} for loaded, own in zip(state_dict["param_groups"], self.param_groups)
         ]
@@ -51,7 +51,7 @@ class OnePassAdam(torch.optim.Adam):
         return None
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients."""
+        """Remove the gradients."""
         if not set_to_none:
             return super().zero_grad(set_to_none)
         for group in self.param_groups:

@@ -1,4 +1,4 @@
-"""gsplat's densification with a limit on the number of Gaussians, and quicker on the CPU."""
+"""gsplat's densification with a limit on the number of Gaussians, and faster on the CPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["CappedStrategy", "remove", "split"]
 
 @dataclass
 class CappedStrategy(DefaultStrategy):
-    """gsplat's DefaultStrategy that never leaves more than `max_gaussians`; without a limit it is the same."""
+    """gsplat's DefaultStrategy with at most `max_gaussians` after each step; None: no limit."""
 
     max_gaussians: Optional[int] = None
 
@@ -29,7 +29,7 @@ class CappedStrategy(DefaultStrategy):
                 state[name] = means2d.new_zeros(means2d.shape[1])
         radii = info["radii"]
         gather_statistics(
-            radii[..., 0] if radii.dim() == 3 else radii,  # from gsplat 1.5 on there is one for each axis
+            radii[..., 0] if radii.dim() == 3 else radii,  # gsplat 1.5 and later has one for each axis
             means2d.absgrad if self.absgrad else means2d.grad,
             info["width"],
             info["height"],
@@ -48,14 +48,14 @@ class CappedStrategy(DefaultStrategy):
         gradient = state["grad2d"] / state["count"].clamp_min(1)
         threshold = self.grow_grad2d
         if int((gradient > threshold).sum()) > room:
-            # only the largest gradients, as many as there is room for
+            # only the largest gradients that there is room for
             self.grow_grad2d = float(gradient.topk(room + 1).values[-1])
         try:
             grown = super()._grow_gs(params, optimizers, state, step)
         finally:
             self.grow_grad2d = threshold
         excess = len(params["means"]) - self.max_gaussians
-        if excess > 0:  # splits of Gaussians that are large on the screen come on top
+        if excess > 0:  # Gaussians that are large on the screen are split in addition
             faintest = params["opacities"].flatten().topk(excess, largest=False).indices
             mask = torch.zeros(len(params["means"]), dtype=torch.bool, device=faintest.device)
             mask[faintest] = True

@@ -1,4 +1,4 @@
-"""How much each Gaussian matters for what views show: by one backward pass, with any rasterizer."""
+"""The importance of each Gaussian for the pictures of views: by one backward pass, with any rasterizer."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from distilled_splat.splat.gaussians import Gaussians
 def removal_effects(
     gaussians: Gaussians, view: View, signs: Tensor, background: Optional[Tensor] = None, antialiased: bool = False
 ) -> Tensor:
-    """Estimate by how much the picture would change without each Gaussian: its squared difference, [N].
+    """Estimate the squared change of the picture if each Gaussian were removed, [N].
 
-    A picture is linear in the opacity of any one Gaussian; so opacity times gradient is what its removal takes away,
-    pixel by pixel, seen from behind as well (a Gaussian before others of its own colour is not missed). Under random
-    signs s the expectation of (s . difference)^2 is the sum of the squared differences over pixels and channels.
+    A picture is linear in the opacity of a single Gaussian. So opacity times gradient is the change of each pixel when
+    the Gaussian is removed. What is behind the Gaussian counts: one before others of its own colour has no effect.
+    With random signs s, the expectation of (s . difference)^2 is the sum of the squared differences over pixels and
+    channels.
 
     Args:
         gaussians: the splat.
         view: the camera.
         signs: independent random numbers -1 and 1, [H, W, 3].
-        background: colour [3] behind everything, black if None: what is of that colour is not missed where nothing is
-            behind it.
+        background: colour [3] behind everything, black if None. A Gaussian of this colour has no effect where nothing
+            else is behind it.
         antialiased: see `render`.
     """
     still = gaussians.detach()
@@ -41,8 +42,8 @@ def removal_effects(
 def blending_weights(gaussians: Gaussians, view: View, antialiased: bool = False) -> Tensor:
     """Sum each Gaussian's blending weight over all pixels of a view, [N] (Mini-Splatting's importance).
 
-    A pixel's colour is linear in the Gaussians' colours with the blending weights as factors; so the gradient of
-    the summed image with respect to one colour per Gaussian is that sum, with any rasterizer.
+    A pixel's colour is linear in the Gaussians' colours, with the blending weights as factors. So this sum is the
+    gradient of the summed image with respect to one colour per Gaussian, with any rasterizer.
     """
     still = gaussians.detach()
     colors = torch.ones(len(still), 1, device=still.means.device, requires_grad=True)
@@ -69,14 +70,14 @@ def importance(
     measure: Measure = "removal",
     antialiased: bool = False,
 ) -> Tensor:
-    """Sum up over views how much each Gaussian matters, [N].
+    """Sum the importance of each Gaussian over views, [N].
 
     Args:
         gaussians: the splat.
         views: the training views.
-        background: returns the colour [3] behind everything, asked for each view anew, for it may be a random one.
-        measure: "removal", the squared change of the pictures if it was left out; or "weight", the accumulated
-            blending weight (Mini-Splatting, the paper).
+        background: returns the colour [3] behind everything; called for each view, because the colour may be random.
+        measure: "removal", the squared change of the pictures if the Gaussian were removed; or "weight", the
+            accumulated blending weight (Mini-Splatting, the paper).
         antialiased: see `render.render`.
     """
     total = torch.zeros(len(gaussians), device=gaussians.means.device)

@@ -14,9 +14,9 @@ SSIM_SIGMA = 1.5
 
 @cache
 def ssim_window(device: torch.device) -> Tensor:
-    """Return the window of SSIM on a device, one for each colour, [3, 1, 1, 11]; its sum is 1.
+    """Return the SSIM window on a device, one for each colour, [3, 1, 1, 11]; each sums to 1.
 
-    pytorch_msssim would make it on the CPU and upload it in every call.
+    pytorch_msssim would make it on the CPU and upload it at every call.
     """
     distance = torch.arange(SSIM_WINDOW, dtype=torch.float32) - SSIM_WINDOW // 2
     weights = torch.exp(-(distance**2) / (2 * SSIM_SIGMA**2))
@@ -24,10 +24,10 @@ def ssim_window(device: torch.device) -> Tensor:
 
 
 def l1_and_ssim(rendered: Tensor, *targets: Tensor) -> tuple[Tensor, ...]:
-    """Return the mean absolute difference and the mean SSIM of an image and each of its targets, one after the other.
+    """Return the mean absolute difference and the mean SSIM of an image to each target, in the order of the targets.
 
-    SSIM is that of 3DGS and splatfacto: an 11x11 Gaussian window of sigma 1.5, valid positions only. On the CPU both
-    come from one fused kernel, elsewhere (and for images that the window does not fit into) from pytorch_msssim.
+    SSIM is that of 3DGS and splatfacto: an 11x11 Gaussian window of sigma 1.5, valid positions only. On the CPU one
+    fused kernel computes both. On CUDA, and for images smaller than the window, pytorch_msssim computes SSIM.
 
     Args:
         rendered: image that gradients flow into, [H, W, 3], in [0, 1].
@@ -47,7 +47,7 @@ def l1_and_ssim(rendered: Tensor, *targets: Tensor) -> tuple[Tensor, ...]:
 
 
 def photometric_losses(rendered: Tensor, *targets: Tensor, ssim_weight: float = 0.2) -> list[Tensor]:
-    """L_color = (1 - l) L1 + l (1 - SSIM) by each target, Distilled-3DGS section 3.1 with l = `ssim_weight`.
+    """Return L_color = (1 - l) L1 + l (1 - SSIM) for each target, Distilled-3DGS section 3.1 with l = `ssim_weight`.
 
     Args:
         rendered: image that gradients flow into, [H, W, 3], in [0, 1].

@@ -1,4 +1,4 @@
-"""What computes on the CPU: its name, and the threads of our kernels."""
+"""The processor's name, and the number of threads of our CPU kernels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["num_threads", "processor_name"]
 
 
 def processor_name() -> str:
-    """Name the processor as the system does."""
+    """Return the system's name of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():

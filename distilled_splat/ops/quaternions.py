@@ -11,10 +11,10 @@ __all__ = ["normalized_quat_to_rotmat", "quaternion_product", "small_random_rota
 
 
 def small_random_rotation(count: int, noise: float, like: Tensor) -> Tensor:
-    """Return rotations made by noise on the 6D form of the identity, as quaternions (w, x, y, z), [count, 4].
+    """Return random rotations, by noise on the 6D form of the identity, as quaternions (w, x, y, z), [count, 4].
 
-    Orthonormalising the two noisy columns commutes with a rotation and the noise is isotropic; so a Gaussian's
-    rotation times one of these is distributed as its own 6D form with that noise.
+    Orthonormalising the two noisy columns commutes with a rotation, and the noise is isotropic. So a Gaussian's
+    rotation times one of these has the same distribution as its own 6D form with this noise.
     """
     first = normalize(torch.eye(3, device=like.device)[0] + noise * torch.randn(count, 3, device=like.device), dim=-1)
     second = torch.eye(3, device=like.device)[1] + noise * torch.randn(count, 3, device=like.device)
@@ -29,7 +29,7 @@ def small_random_rotation(count: int, noise: float, like: Tensor) -> Tensor:
 
 
 def quaternion_product(a: Tensor, b: Tensor) -> Tensor:
-    """Return the quaternions (w, x, y, z) of rotating by `b` and then by `a`, [N, 4]."""
+    """Return the quaternions (w, x, y, z) of the rotation by `b` and then by `a`, [N, 4]."""
     scalar = a[:, :1] * b[:, :1] - (a[:, 1:] * b[:, 1:]).sum(-1, keepdim=True)
     vector = a[:, :1] * b[:, 1:] + b[:, :1] * a[:, 1:] + torch.cross(a[:, 1:], b[:, 1:], dim=-1)
     return torch.cat((scalar, vector), dim=-1)

@@ -1,4 +1,4 @@
-"""Render Gaussians from a camera: the only file that knows gsplat's rasterizer or our own."""
+"""Render Gaussians from a camera. Only this module calls gsplat's rasterizer and our own."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ NEAR_PLANE, FAR_PLANE = 0.01, 1e10
 
 
 class Rendered(NamedTuple):
-    """What a camera sees.
+    """A render.
 
-    `color` is the sum of colour times blending weight [H, W, 3], with what shows of the background if `render` was
-    given one; `alpha` is the sum of the weights [H, W, 1], `depth` the expected depth in world units [H, W, 1] or None,
-    `info` the rasterizer's account for densification.
+    Attributes:
+        color: sum of colour times blending weight, plus the background that shows through if there is one, [H, W, 3].
+        alpha: sum of the blending weights, [H, W, 1].
+        depth: expected depth in world units, [H, W, 1]; None if it was not rendered.
+        info: the rasterizer's data for densification.
     """
 
     color: Tensor
@@ -29,17 +31,17 @@ class Rendered(NamedTuple):
     info: dict[str, Any]
 
     def over(self, background: Tensor) -> Tensor:
-        """Composite what was rendered without a background over one [3]; returns colours in [0, 1], [H, W, 3]."""
+        """Composite a render without background over a colour [3]; return colours in [0, 1], [H, W, 3]."""
         return torch.clamp(self.color + (1 - self.alpha) * background, 0.0, 1.0)
 
 
 def rasterizer_for(device: torch.device) -> Callable[..., tuple[Tensor, Tensor, dict[str, Any]]]:
-    """Return gsplat's `rasterization` on a CUDA device, and on any other our own of the same signature.
+    """Return the device's `rasterization`: gsplat's on CUDA, elsewhere our own with the same signature.
 
-    The first call gets the kernels ready, which can take minutes: make it in the main thread.
+    The first call compiles or loads the kernels, which can take minutes. Make it in the main thread.
 
     Raises:
-        ValueError: if gsplat's kernels cannot be had.
+        ValueError: if gsplat's kernels can be neither loaded nor compiled.
     """
     if device.type == "cuda":
         from distilled_splat.ops.toolchain import fault_of_kernels
@@ -54,13 +56,13 @@ def rasterizer_for(device: torch.device) -> Callable[..., tuple[Tensor, Tensor, 
 
 
 def stored_or_joined(gaussians: Gaussians, rasterizer: Callable[..., Any]) -> Tensor | tuple[Tensor, Tensor]:
-    """Return the coefficients as a rasterizer takes them: our own as they are stored, gsplat's joined in one tensor."""
+    """Return the coefficients for a rasterizer: for our own the two stored tensors, for gsplat's one joined tensor."""
     ours = rasterizer.__module__.startswith("distilled_splat.")
     return (gaussians.sh_dc, gaussians.sh_rest) if ours else gaussians.sh
 
 
 def camera_arguments(view: View, antialiased: bool) -> dict[str, Any]:
-    """Return what every rasterizer is told of a camera: its pose, lens and size, splatfacto's planes, and the mode."""
+    """Return a rasterizer's arguments for a camera: pose, intrinsics, size, splatfacto's clipping planes, and mode."""
     return {
         "viewmats": view.viewmat[None],
         "Ks": view.K[None],
@@ -84,17 +86,17 @@ def render(
     antialiased: bool = False,
     absgrad: bool = False,
 ) -> Rendered:
-    """Render Gaussians from one view; differentiable in every tensor of both.
+    """Render Gaussians from one view. Differentiable with respect to all tensors of the Gaussians and the view.
 
     Args:
         gaussians: what to render.
         view: the camera.
-        background: colour [3] behind everything; None leaves what is transparent black, to be composited later.
-        sh_degree: highest degree of spherical harmonics to evaluate; None takes all there are.
-        opacity_factors: what to multiply the opacities by, [N]; a product above 1 saturates in the Gaussian's middle.
+        background: colour [3] behind everything; None: black, for compositing later.
+        sh_degree: highest degree of spherical harmonics to evaluate; None: all.
+        opacity_factors: factors of the opacities, [N]; a product above 1 saturates in the Gaussian's middle.
         depth: also render the expected depth.
         antialiased: compensate the opacities for the 0.3 pixel blur (Mip-Splatting's 2D filter).
-        absgrad: let `info["means2d"].absgrad` hold the sums of absolute gradients after the backward pass.
+        absgrad: after the backward pass `info["means2d"].absgrad` has the sums of absolute gradients.
     """
     opacities = torch.sigmoid(gaussians.logit_opacities)
     rasterizer = rasterizer_for(gaussians.means.device)
@@ -110,7 +112,7 @@ def render(
         absgrad=absgrad,
         **camera_arguments(view, antialiased),
     )
-    # squeeze, whose gradient is a view; that of an index is a copy into zeros
+    # the gradient of squeeze is a view; the gradient of an index is a copy into zeros
     colors, alpha = colors.squeeze(0), alpha.squeeze(0)
     if not depth:
         return Rendered(colors, alpha, None, info)

@@ -1,4 +1,4 @@
-"""Where a splat has something: its optical density on a grid of all space, and rays that end in it."""
+"""The optical density of a splat on a grid of all space, and rays that end in it."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ RESOLUTION = 160
 """Cells along each axis of the contracted space, which reaches from -2 to 2."""
 CELL = 4 / RESOLUTION
 SAMPLES_PER_CELL, MOST_SAMPLES = 6, 256
-"""Points that stand for a Gaussian, for each cell that it could cover, and at the most: fewer would leave holes."""
+"""Sample points of a Gaussian for each cell that it could cover, and at most. Fewer would leave holes."""
 
 
 def contracted(points: Tensor) -> Tensor:
-    """Map all space [..., 3] into the cube from -2 to 2: the unit cube stays, what is outside comes nearer.
+    """Map all space [..., 3] into the cube from -2 to 2. The cube from -1 to 1 stays unchanged.
 
-    With m the largest coordinate, x -> (2 - 1 / m) x / m outside (Mip-NeRF 360, with the maximum norm).
+    Outside of it x becomes (2 - 1 / m) x / m, with the largest coordinate m (Mip-NeRF 360, with the maximum norm).
     """
     largest = points.abs().amax(dim=-1, keepdim=True).clamp_min(1.0)
     return (2 - 1 / largest) * points / largest
 
 
 def cell_of(points: Tensor) -> Tensor:
-    """Return the number of the grid's cell that each point [..., 3] lies in, int64 [...]."""
+    """Return the index of the grid cell of each point [..., 3], int64 [...]."""
     place = ((contracted(points) + 2) / CELL).long().clamp(0, RESOLUTION - 1)
     return (place[..., 0] * RESOLUTION + place[..., 1]) * RESOLUTION + place[..., 2]
 
 
 def place_of(cells: Tensor) -> Tensor:
-    """Return the place of cells [...] along the three axes, int64 [3, ...]."""
+    """Return the positions of cells [...] along the three axes, int64 [3, ...]."""
     return torch.stack((cells // RESOLUTION**2, cells // RESOLUTION % RESOLUTION, cells % RESOLUTION))
 
 
 def cell_volumes() -> Tensor:
-    """Return the volume of each cell in the space that is not contracted, [RESOLUTION^3]."""
+    """Return the volume of each cell in the uncontracted space, [RESOLUTION^3]."""
     axis = (torch.arange(RESOLUTION) + 0.5) * CELL - 2
     largest = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).abs().amax(dim=0).flatten().clamp_min(1.0)
-    outer = 1 / (2 - largest)  # m of the point that was contracted to here
+    outer = 1 / (2 - largest)  # m of the uncontracted point
     return CELL**3 * outer**2 * (outer / largest) ** 2
 
 
 @dataclass(frozen=True)
 class Hits:
-    """What rays end on.
+    """The ends of rays.
 
     Attributes:
-        distance: to where half of the light is gone, infinite where a ray ends on nothing, [E, D].
-        fog: how gradually it ends: the distance between a fifth and four fifths of the light gone, as a part of the
-            distance, [E, D].
+        distance: distance at which half of the light is lost; infinite if the ray hits nothing, [E, D].
+        fog: how gradually the light is lost: the distance between a loss of a fifth and of four fifths, as a fraction
+            of `distance`, [E, D].
         cell: the cell of the end, int64 [E, D].
     """
 
@@ -66,12 +66,12 @@ class Hits:
 
     @property
     def ends(self) -> Tensor:
-        """Whether a ray ends on something, [E, D]."""
+        """Whether a ray hits something, [E, D]."""
         return torch.isfinite(self.distance)
 
     @property
     def nearest(self) -> Tensor:
-        """The distance that all but a fiftieth of an eye's rays are free for, [E]."""
+        """The distance below which only a fiftieth of an eye's rays end, [E]."""
         return self.distance.quantile(0.02, dim=1, interpolation="lower")
 
 
@@ -80,9 +80,9 @@ class Space:
     """A splat's space in its unit frame.
 
     Attributes:
-        density: what a ray loses of its light in a unit of its way, as an exponent, [RESOLUTION^3].
-        count: Gaussians in each cell, weighted by opacity, [RESOLUTION^3].
-        log_detail: mean logarithm of their size, [RESOLUTION^3]; 0 where there are none.
+        density: optical depth per unit of length, [RESOLUTION^3].
+        count: number of Gaussians in each cell, weighted by opacity, [RESOLUTION^3].
+        log_detail: mean logarithm of the Gaussians' size, [RESOLUTION^3]; 0 in empty cells.
     """
 
     density: Tensor
@@ -91,7 +91,7 @@ class Space:
 
     @classmethod
     def of(cls, gaussians: Gaussians, seed: int = 0) -> Space:
-        """Lay Gaussians into the grid; large ones as several points drawn from them."""
+        """Fill the grid with Gaussians. A large Gaussian becomes several points drawn from it."""
         generator = torch.Generator().manual_seed(seed)
         here = gaussians.to("cpu")
         scales, opacities = torch.exp(here.log_scales), torch.sigmoid(here.logit_opacities)
@@ -103,7 +103,7 @@ class Space:
         points = here.means[of] + turned(here.quats[of], offsets)
         cells, parts = cell_of(points), 1 / samples[of]
         size = RESOLUTION**3
-        # seen from all sides a flat Gaussian shows half of its section on average
+        # a flat Gaussian shows half of its section, averaged over all directions
         blocked = torch.zeros(size).index_add(0, cells, torch.pi * (opacities * section)[of] * parts)
         weights = opacities[of] * parts
         count = torch.zeros(size).index_add(0, cells, weights)
@@ -111,7 +111,7 @@ class Space:
         return cls(blocked / cell_volumes(), count, logs / count.clamp_min(1e-12))
 
     def cast(self, eyes: Tensor, directions: Tensor) -> Hits:
-        """Follow rays from each eye [E, 3] in all directions [D, 3] (unit vectors)."""
+        """Cast rays from each eye [E, 3] in all directions [D, 3] (unit vectors)."""
         distance, fog = torch.empty(2, len(eyes), len(directions))
         cell = torch.empty(len(eyes), len(directions), dtype=torch.int64)
         cast_rays(eyes, directions, self.density.view(3 * (RESOLUTION,)), distance, fog, cell)
@@ -119,7 +119,7 @@ class Space:
 
 
 def turned(quats: Tensor, vectors: Tensor) -> Tensor:
-    """Turn vectors [N, 3] by quaternions [N, 4] (w, x, y, z) of any length."""
+    """Rotate vectors [N, 3] by quaternions [N, 4] (w, x, y, z) of any length."""
     quats = torch.nn.functional.normalize(quats, dim=-1)
     w, axis = quats[:, :1], quats[:, 1:]
     twice = 2 * torch.cross(axis, vectors, dim=-1)

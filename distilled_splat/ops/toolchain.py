@@ -1,4 +1,4 @@
-"""gsplat's CUDA kernels: found, or compiled by one process at a time, or missed in a sentence that says what to do."""
+"""Load or compile gsplat's CUDA kernels, one process at a time, or say in one sentence what to do."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from distilled_splat.runs.words import words_of
 
 EXTENSION = "gsplat_cuda"
-"""Name under which gsplat has torch compile its kernels."""
-ON_THE_CPU = "or use the CPU: set the environment variable CUDA_VISIBLE_DEVICES to nothing"
+"""Name of gsplat's kernels for torch's compiler."""
+ON_THE_CPU = "or use the CPU: set the environment variable CUDA_VISIBLE_DEVICES to an empty string"
 
 
 def put_tools_on_path() -> None:
-    """Let this process and those that it starts find ninja and nvcc where they lie.
+    """Put ninja and nvcc on PATH, for this process and its child processes.
 
     pip puts ninja beside this environment's Python, which is on PATH only while the environment is activated. gsplat
-    looks for nvcc on PATH only, not in $CUDA_HOME. Both folders go to the end of PATH, where they hide nothing.
+    looks for nvcc on PATH only, not in $CUDA_HOME. Both folders go to the end of PATH, so they hide no other program.
     """
     toolkits = (os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH"))
     wanted = [sysconfig.get_path("scripts"), *(str(Path(toolkit) / "bin") for toolkit in toolkits if toolkit)]
     extend_path(wanted)
     if torch.cuda.is_available():
-        from torch.utils.cpp_extension import CUDA_HOME  # torch's own guess, made when this module is first imported
+        from torch.utils.cpp_extension import CUDA_HOME  # torch's guess, made at the first import
 
         extend_path([] if CUDA_HOME is None else [str(Path(CUDA_HOME) / "bin")])
 
 
 def extend_path(folders: list[str]) -> None:
-    """Append the folders that PATH does not have."""
+    """Append the folders that are not on PATH yet."""
     present = os.environ.get("PATH", os.defpath).split(os.pathsep)
     os.environ["PATH"] = os.pathsep.join([*present, *(folder for folder in folders if folder not in present)])
 
 
 def nvcc_release(nvcc: Optional[str] = None) -> Optional[str]:
-    """Return the release of the CUDA toolkit that `nvcc` belongs to, such as 13.0; None if there is no nvcc.
+    """Return the release of nvcc's CUDA toolkit, such as 13.0; None if there is no nvcc.
 
     Args:
-        nvcc: the compiler; None takes the one on PATH.
+        nvcc: the compiler; None: the one on PATH.
     """
     nvcc = nvcc or shutil.which("nvcc")
     if nvcc is None:
@@ -64,23 +64,23 @@ def nvcc_release(nvcc: Optional[str] = None) -> Optional[str]:
 
 
 def is_compiled(folder: Path) -> bool:
-    """Tell whether gsplat's kernels are loaded, came compiled, or were put into a folder by torch."""
+    """Return whether gsplat's kernels are loaded, were installed compiled, or were compiled into a folder by torch."""
     if "gsplat.cuda._backend" in sys.modules or importlib.util.find_spec("gsplat.csrc") is not None:
         return True
     return any((folder / f"{EXTENSION}{ending}").exists() for ending in (".so", ".pyd"))
 
 
 def taken(lock: FileLock) -> Any:
-    """Take a lock, and say so if another process has to be waited for; a context that gives it back."""
+    """Acquire a lock, and print a line if another process holds it. The result is a context that releases the lock."""
     try:
         return lock.acquire(timeout=0)
     except Timeout:
-        CONSOLE.print("Waiting for another process that compiles gsplat's CUDA kernels.")
+        CONSOLE.print("Waiting for another process to compile gsplat's CUDA kernels.")
         return lock.acquire()
 
 
 def first_complaint(error: Exception) -> str:
-    """Return the line of an error that says what is wrong: the compiler's first, else the first there is."""
+    """Return the line of an error that says what is wrong: the compiler's first error, or else the first line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     complaints = [line for line in lines if "error:" in line] or lines
     return complaints[0].rstrip(".") if complaints else words_of(error)
@@ -88,11 +88,11 @@ def first_complaint(error: Exception) -> str:
 
 @cache
 def fault_of_kernels() -> Optional[str]:
-    """Load gsplat's CUDA kernels, and return None; or return what is wrong and what to do, in one sentence.
+    """Load gsplat's CUDA kernels. Return None, or one sentence that says what is wrong and what to do.
 
-    Where they are not compiled yet that takes some minutes, once on a machine. Processes do it one after the other,
-    because gsplat removes what another process has half compiled. Call it in the main thread: the viewer interrupts
-    its own thread anywhere. The answer is kept, so that a failure is not tried again with every picture.
+    If the kernels are not compiled yet, this takes some minutes, once on a machine. Processes compile one after the
+    other, because gsplat removes what another process has half compiled. Call it in the main thread, because the viewer
+    interrupts its own thread anywhere. The answer is cached, so a failure is not repeated for every picture.
     """
     put_tools_on_path()
     from torch.utils.cpp_extension import _get_build_directory
@@ -103,21 +103,21 @@ def fault_of_kernels() -> Optional[str]:
             return fault_of_loading(folder)
     except OSError as error:
         return (
-            f"gsplat's CUDA kernels cannot be kept ({words_of(error)}): set the environment variable "
+            f"gsplat's CUDA kernels cannot be stored ({words_of(error)}): set the environment variable "
             f"TORCH_EXTENSIONS_DIR to a folder of your own, {ON_THE_CPU}."
         )
 
 
 def fault_of_loading(folder: Path) -> Optional[str]:
-    """Import gsplat's kernels, which compiles them if they are not in a folder; see `fault_of_kernels`."""
+    """Import gsplat's kernels, and compile them if they are not in the folder; see `fault_of_kernels`."""
     if not is_compiled(folder):
-        CONSOLE.print("Compiling gsplat's CUDA kernels: once on this machine, for some minutes.")
+        CONSOLE.print("Compiling gsplat's CUDA kernels, which takes some minutes, once on this machine.")
     try:
         kernels = importlib.import_module("gsplat.cuda._backend")._C
     except Exception as error:
         return (
             f"gsplat's CUDA kernels cannot be compiled ({first_complaint(error)}): install ninja, a C++ compiler and "
-            f"the CUDA toolkit {torch.version.cuda}, the release of this torch (nvcc is of release "
+            f"the CUDA toolkit {torch.version.cuda}, the release of this torch (nvcc has release "
             f"{nvcc_release() or 'unknown'}), {ON_THE_CPU}."
         )
     if kernels is None:

@@ -1,4 +1,4 @@
-"""Pinhole cameras, as the rasterizers take them."""
+"""Pinhole cameras in the form that the rasterizers need."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class View:
 
 
 def world_to_camera(camera_to_world: Tensor) -> Tensor:
-    """Invert nerfstudio's camera-to-world (OpenGL axes, [3, 4] or [4, 4]) into an OpenCV world-to-camera [4, 4]."""
+    """Invert nerfstudio's camera-to-world (OpenGL axes, [3, 4] or [4, 4]); return an OpenCV world-to-camera [4, 4]."""
     flip_y_and_z = camera_to_world.new_tensor([1.0, -1.0, -1.0])
     world_to_camera_rotation = (camera_to_world[:3, :3] * flip_y_and_z).T
     translation = -world_to_camera_rotation @ camera_to_world[:3, 3:4]
@@ -37,7 +37,7 @@ def world_to_camera(camera_to_world: Tensor) -> Tensor:
 
 
 def downscaled(view: View, factor: int) -> View:
-    """Return the view at a resolution `factor` times smaller, as nerfstudio averages photos down."""
+    """Return the view at a resolution `factor` times smaller, as nerfstudio downscales photos."""
     if factor == 1:
         return view
     K = torch.cat((view.K[:2] / factor, view.K[2:]))
@@ -45,13 +45,13 @@ def downscaled(view: View, factor: int) -> View:
 
 
 def resized(view: View, width: int, height: int) -> View:
-    """Return a view of the same field at another resolution."""
+    """Return the view at another resolution, with the same field of view."""
     stretch = view.K.new_tensor([width / view.width, height / view.height, 1.0])
     return View(view.viewmat, view.K * stretch[:, None], width, height)
 
 
 def view_of(camera: Cameras, camera_to_world: Optional[Tensor] = None, downscale: int = 1) -> View:
-    """Turn one nerfstudio camera into a View.
+    """Convert one nerfstudio camera to a View.
 
     Args:
         camera: nerfstudio cameras of shape [1].
@@ -59,13 +59,13 @@ def view_of(camera: Cameras, camera_to_world: Optional[Tensor] = None, downscale
         downscale: integer factor by which the image is smaller than the photo.
 
     Raises:
-        ValueError: if the camera is neither a perspective one nor a fisheye whose photos nerfstudio undistorts.
+        ValueError: if the camera is neither a perspective camera nor a fisheye that nerfstudio undistorts.
     """
     kind = int(camera.camera_type.flatten()[0])
     if kind != CameraType.PERSPECTIVE.value and not is_undistorted_fisheye(camera):
         raise ValueError(
-            f"This camera is of type {CameraType(kind).name}. Gaussians are rendered with pinhole cameras only: use "
-            "perspective photos, or fisheye photos with distortion parameters, and give ns-render perspective cameras."
+            f"Cameras of type {CameraType(kind).name} cannot be rendered: use perspective photos, or fisheye photos with "
+            "distortion parameters, and give ns-render perspective cameras."
         )
     pose = camera.camera_to_worlds[0] if camera_to_world is None else camera_to_world
     K = camera.get_intrinsics_matrices()[0].to(pose.device)
@@ -73,7 +73,7 @@ def view_of(camera: Cameras, camera_to_world: Optional[Tensor] = None, downscale
 
 
 def is_undistorted_fisheye(camera: Cameras) -> bool:
-    """Tell whether nerfstudio's datamanager has made a pinhole of a fisheye; the camera's type stays what it was."""
+    """Return whether nerfstudio has undistorted a fisheye into a pinhole; its camera type stays fisheye."""
     kinds = (CameraType.FISHEYE.value, CameraType.FISHEYE624.value)
     distortion = camera.distortion_params
     return int(camera.camera_type.flatten()[0]) in kinds and distortion is not None and bool(distortion.any())

@@ -28,15 +28,15 @@ class VoxelGrid:
 
     @classmethod
     def around(cls, means: Tensor, resolution: int = 128, outliers: float = 0.01, margin: float = 0.1) -> VoxelGrid:
-        """Lay a grid over the bulk of some centres.
+        """Return a grid over the bulk of some centres.
 
-        A few floaters far outside would make each voxel as large as the scene; so the box spans the quantiles
-        `outliers` and 1 - `outliers` of each coordinate, widened by `margin` of its size on both sides.
+        The box spans the quantiles `outliers` and 1 - `outliers` of each coordinate, and is widened by `margin` of its
+        size on both sides. Otherwise a few floaters far outside would make each voxel as large as the scene.
 
         Args:
             means: centres of the teacher's Gaussians, [N, 3].
             resolution: voxels along each axis (the paper: 128).
-            outliers: fraction of the centres to leave outside at either end of an axis.
+            outliers: fraction of the centres to leave out at each end of an axis.
             margin: widening of the box as a fraction of its size.
         """
         ordered = means.detach().sort(dim=0).values
@@ -47,14 +47,14 @@ class VoxelGrid:
         return cls(low, size / (resolution - 1), resolution)
 
     def histogram(self, means: Tensor, masses: Optional[Tensor] = None) -> Tensor:
-        """Count centres per voxel with trilinear weights, [resolution^3]; differentiable in both arguments.
+        """Count centres in each voxel with trilinear weights, [resolution^3]; differentiable in both arguments.
 
-        Each centre spreads its mass over the 8 voxel centres around it; one outside the grid counts at its border, so
-        that the total is the same wherever the centres are.
+        Each centre spreads its mass over the 8 voxel centres around it. A centre outside the grid counts at the border,
+        so the total does not depend on where the centres are.
 
         Args:
             means: centres, [N, 3].
-            masses: what each counts, [N]; 1 if not given.
+            masses: weight of each centre, [N]; None: 1.
         """
         resolution = self.resolution
         position = ((means - self.lowest) / self.spacing).clamp(0, resolution - 1)
@@ -71,15 +71,15 @@ class VoxelGrid:
         return counts
 
     def cells(self, means: Tensor) -> Tensor:
-        """Return the voxel that each centre [N, 3] lies in, by its place along the three axes, int64 [N, 3].
+        """Return the voxel of each centre [N, 3], as positions along the three axes, int64 [N, 3].
 
-        The grid goes on beyond its border here, so that places may be negative or beyond the resolution.
+        The grid continues beyond its border here, so positions may be negative or beyond the resolution.
         """
         return ((means - self.lowest) / self.spacing).round().long()
 
 
 def mass(gaussians: Gaussians) -> Tensor:
-    """Return what each Gaussian covers: its opacity times the area of its largest section, in world units², [N]."""
+    """Return each Gaussian's opacity times the area of its largest section, in world units², [N]."""
     log_scales = gaussians.log_scales
     two_longest = log_scales.sum(dim=1) - log_scales.amin(dim=1)
     return torch.sigmoid(gaussians.logit_opacities) * torch.exp(two_longest)

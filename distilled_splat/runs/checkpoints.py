@@ -51,7 +51,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ValueError(
-            f"{path} cannot be read as a checkpoint ({reason}): it is damaged, or not a checkpoint of tensors. "
+            f"{path} cannot be read as a checkpoint ({reason}): it is damaged or not a checkpoint. "
             "Give another file, or train this model again."
         ) from error
 
@@ -76,7 +76,7 @@ def refuse_inflation(path: Path) -> None:
                 raise ValueError(f"its list of tensors has {member.file_size} bytes")
             for code, argument, _ in pickletools.genops(archive.read(member)):
                 if code.name == "GLOBAL" and str(argument).startswith(("builtins ", "__builtin__ ")):
-                    raise ValueError(f"it calls for {argument}")
+                    raise ValueError(f"it calls {argument}")
 
 
 def checkpoint_step(path: Path) -> int:

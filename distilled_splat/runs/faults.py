@@ -28,8 +28,8 @@ def writing_to(folder: Path) -> Iterator[None]:
         if error.errno not in REFUSED_WRITES or is_elsewhere(error, folder):
             raise
         raise SystemExit(
-            f"Nothing can be written to {folder} ({error.strerror}): make room or give another --output-dir. What is "
-            "finished is whole, and the same command resumes there."
+            f"Cannot write to {folder} ({error.strerror}): free some space, or give another --output-dir. The same "
+            "command resumes from what is saved."
         ) from None
 
 
@@ -51,7 +51,7 @@ def not_finite(losses: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -
         if all_finite(parameter):
             continue
         bad = int((~torch.isfinite(parameter.detach())).reshape(len(parameter), -1).any(dim=1).sum())
-        return f"{name} of {bad} of {len(parameter)} Gaussians is NaN or infinite"
+        return f"{name} is NaN or infinite for {bad} of {len(parameter)} Gaussians"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Writes files that are whole or absent, and reads small files from strangers."""
+"""Writes files that are whole or absent, and reads small untrusted files."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ LONGEST_TEXT = 1 << 24
 
 
 def read_text(path: Path) -> str:
-    """Read a small text file from a stranger.
+    """Read a small untrusted text file.
 
     Raises:
         OSError: if the file cannot be read.

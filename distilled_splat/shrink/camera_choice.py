@@ -31,7 +31,7 @@ LEAST_LIKENESS = 0.3
 """Pictures with a smaller correlation with the photos show something else. Measured: 0.83 to 0.97 in the right frame,
 -0.1 to 0.2 in wrong ones, and 0.7 to 0.8 with cameras that are off by some degrees."""
 GREY = 0.5
-WHAT_TO_DO = "give the cameras of the recording that the splat was trained on, or leave --cameras out"
+WHAT_TO_DO = "give the cameras that the splat was trained with, or leave out --cameras"
 
 
 @dataclass(frozen=True)
@@ -87,15 +87,15 @@ def choose_reading(given: GivenCameras, gaussians: Gaussians, device: torch.devi
     able = [name for name, look in looks.items() if look.is_one()]
     if not able:
         raise ValueError(
-            f"The cameras of the {given.kind} see nothing of the splat, in whichever world they are taken "
-            f"({', '.join(looks)}): {WHAT_TO_DO}."
+            f"The cameras of the {given.kind} do not see the splat in any of the frames tried ({', '.join(looks)}): "
+            f"{WHAT_TO_DO}."
         )
     best = max(able, key=lambda name: looks[name].merit())
     likeness = looks[best].likeness
     if likeness is not None and not likeness >= LEAST_LIKENESS:
         raise ValueError(
-            f"The splat does not look like the photos of the {given.kind}, in whichever world its cameras are taken "
-            f"({', '.join(looks)}; the best correlation is {likeness:.2f}): {WHAT_TO_DO}."
+            f"The splat does not match the photos of the {given.kind} in any of the frames tried ({', '.join(looks)}; "
+            f"the best correlation is {likeness:.2f}): {WHAT_TO_DO}."
         )
     return best, given.readings[best]
 

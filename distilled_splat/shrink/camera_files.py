@@ -35,11 +35,11 @@ def read_json(path: Path) -> Recording:
     rows = content.get("frames") if isinstance(content, dict) else content
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError(
-            f"{path} names no cameras: give a transforms.json of nerfstudio (it has `frames`), or a cameras.json of "
+            f"{path} has no cameras: give a nerfstudio transforms.json (it has `frames`), or a cameras.json of "
             "Inria's trainer (a list)."
         )
     if not rows:
-        raise ValueError(f"{path} holds an empty list of cameras: give a file with at least one.")
+        raise ValueError(f"{path} has an empty list of cameras: give a file with at least one.")
     return read_transforms(path, content, rows) if isinstance(content, dict) else read_inria(path, rows)
 
 
@@ -69,7 +69,7 @@ def read_transforms(path: Path, meta: dict[str, Any], rows: list[dict[str, Any]]
         what = f"frame {place} in {path}"
         model = meta.get("camera_model", row.get("camera_model", "OPENCV"))
         if model not in PINHOLES:
-            raise ValueError(f"The camera of {what} is {model!r:.40}: Gaussians are rendered through pinholes only.")
+            raise ValueError(f"The camera model of {what} is {model!r:.40}: only pinhole cameras can be rendered.")
         pose = numbers(row.get("transform_matrix"), (4, 4), f"`transform_matrix` of {what}")
         width, height = size_of(meta, row, by_photo, what)
         shots.append(
@@ -85,7 +85,7 @@ def read_transforms(path: Path, meta: dict[str, Any], rows: list[dict[str, Any]]
     has_focal = "fl_x" in meta or "fl_x" in rows[0]
     orientation = meta.get("orientation_override", "up") if has_focal else None
     if orientation is not None and orientation not in ORIENTATIONS:
-        raise ValueError(f"`orientation_override` in {path} is {orientation!r:.40}: nerfstudio knows {ORIENTATIONS}.")
+        raise ValueError(f"`orientation_override` in {path} is {orientation!r:.40}: use one of {ORIENTATIONS}.")
     kind = "transforms.json of nerfstudio" if has_focal else "transforms.json of Blender"
     return Recording(kind, shots, back_to_capture(path, meta, shots), np.eye(4), orientation, z_up=not has_focal)
 
@@ -137,7 +137,7 @@ def size_of(
     if entry(meta, row, "w", "h"):
         return number(meta, row, "w", what), number(meta, row, "h", what)
     if by_photo is None:
-        raise ValueError(f"The size of {what} is unknown: write `w` and `h` into the file, or put its photos there.")
+        raise ValueError(f"The size of {what} is unknown: write `w` and `h` into the file, or add the photos.")
     return by_photo
 
 

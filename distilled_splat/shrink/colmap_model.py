@@ -84,18 +84,18 @@ def read_colmap(folder: Path) -> Recording:
             posed = list(binary_images(file) if binary else text_images(file))
     except (ValueError, IndexError, struct.error) as error:
         raise ValueError(
-            f"{folder} is not a whole model of COLMAP ({words_of(error)}): its cameras{ending} or "
+            f"{folder} is not a complete model of COLMAP ({words_of(error)}): its cameras{ending} or "
             f"images{ending} is truncated or damaged. Export the model again."
         ) from error
     if not posed:
-        raise ValueError(f"{images} holds no images: give a model with at least one.")
+        raise ValueError(f"{images} has no images: give a model with at least one.")
     photos = photos_of(folder)
     shots = []
     for image in posed:
         what = f"{image.name!r:.80} in {images}"
         lens = lenses.get(image.camera)
         if lens is None:
-            raise ValueError(f"{what} names camera {image.camera}, which {cameras} lacks: export the model again.")
+            raise ValueError(f"{what} has camera {image.camera}, which is not in {cameras}: export the model again.")
         rotation = rotation_of(np.array(image.quaternion), what).T
         centre = -rotation @ np.array(image.translation)
         photo = None if photos is None else photo_at(photos, image.name)
@@ -139,7 +139,7 @@ def binary_lenses(file: BinaryIO) -> Iterator[tuple[int, Lens]]:
     for _ in range(unpacked(file, "Q")[0]):
         number, model, width, height = unpacked(file, "IiQQ")
         if not 0 <= model < len(names):
-            raise ValueError(f"camera model number {model} is not known")
+            raise ValueError(f"camera model number {model} is unknown")
         yield number, Lens(names[model], width, height, unpacked(file, f"{MODELS[names[model]]}d"))
 
 
@@ -151,11 +151,11 @@ def binary_images(file: BinaryIO) -> Iterator[Posed]:
         name = bytearray()
         while (letter := file.read(1)) != b"\0":
             if not letter or len(name) == LONGEST_NAME:
-                raise ValueError("the name of an image does not end")
+                raise ValueError("the name of an image has no end")
             name += letter
         (points,) = unpacked(file, "Q")
         if points * BYTES_OF_POINT > size - file.tell():
-            raise ValueError(f"an image has {points} points, more than the file holds")
+            raise ValueError(f"an image declares {points} points, more than fit into the file")
         file.seek(points * BYTES_OF_POINT, os.SEEK_CUR)
         yield Posed(tuple(pose[:4]), tuple(pose[4:]), camera, name.decode("utf8", "replace"))
 
@@ -175,7 +175,7 @@ def text_lenses(file: BinaryIO) -> Iterator[tuple[int, Lens]]:
         if line and not line.startswith("#"):
             number, model, width, height, *parameters = line.split()
             if len(parameters) != MODELS.get(model, -1):
-                raise ValueError(f"camera model {model!r:.40} of {len(parameters)} parameters is not known")
+                raise ValueError(f"camera model {model!r:.40} with {len(parameters)} parameters is unknown")
             yield int(number), Lens(model, float(width), float(height), tuple(map(float, parameters)))
 
 

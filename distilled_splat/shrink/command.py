@@ -67,19 +67,19 @@ class Shrink:
         if self.iterations < 10 or self.views < 2:
             raise ValueError("--iterations must be at least 10, and --views at least 2.")
         if self.minutes is not None and not 0 < self.minutes < math.inf:
-            raise ValueError(f"--minutes {self.minutes:g} is not a time: give a positive number.")
+            raise ValueError(f"--minutes {self.minutes:g} is invalid: give a positive number.")
         if not 0 <= self.sh_degree <= 4:
-            raise ValueError(f"--sh-degree {self.sh_degree} is not a degree of spherical harmonics: give 0 to 4.")
+            raise ValueError(f"--sh-degree {self.sh_degree} is invalid: give a degree of harmonics from 0 to 4.")
         kinds = sorted(FORMATS, key=lambda kind: -len(FORMATS[kind].ending))  # .compressed.ply before .ply
         kind = next((kind for kind in kinds if self.output.name.endswith(FORMATS[kind].ending)), None)
         if kind is None or self.output.is_dir():
             endings = ", ".join(form.ending for form in FORMATS.values())
-            raise ValueError(f"--output {self.output} does not name a file that can be written: end it with {endings}.")
+            raise ValueError(f"--output {self.output} is not a file name in a known format: end it with {endings}.")
         form = FORMATS[kind]
         check_library(form)
         for path in self.splats:
             if path.expanduser().absolute() == self.output.expanduser().absolute():
-                raise ValueError(f"--output {self.output} is the splat itself: give another name.")
+                raise ValueError(f"--output {self.output} would overwrite the splat: give another name.")
 
         console = Console(soft_wrap=True, highlight=False)
         job = Shrinking(self.splats, self.output, form, self.sh_degree, console)

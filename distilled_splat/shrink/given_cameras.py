@@ -23,7 +23,7 @@ from distilled_splat.shrink.recording import Recording, check_similarity
 from distilled_splat.teachers.reading import read_frame
 
 WHAT_TO_GIVE = (
-    "give a transforms.json, a folder with one, a sparse model of COLMAP, the cameras.json of Inria's trainer, or the "
+    "give a transforms.json, a folder with one, a COLMAP sparse model, the cameras.json of Inria's trainer, or the "
     "folder of a nerfstudio run"
 )
 JSON_NAMES = ("transforms.json", "transforms_train.json")
@@ -92,7 +92,7 @@ def recording_at(path: Path) -> Recording:
         OSError: if it cannot be read.
     """
     if not path.exists():
-        raise ValueError(f"The cameras {path} do not exist: {WHAT_TO_GIVE}.")
+        raise ValueError(f"{path} does not exist: {WHAT_TO_GIVE}.")
     if path.is_file() and path.suffix == ".json":
         return read_json(path)
     folder = path.parent if path.is_file() and path.suffix in (".bin", ".txt") else path
@@ -105,7 +105,7 @@ def recording_at(path: Path) -> Recording:
             return read_colmap(model)
         if (folder / "cameras.json").is_file() and folder == path:
             return read_json(folder / "cameras.json")
-    raise ValueError(f"{path} names no cameras: {WHAT_TO_GIVE}.")
+    raise ValueError(f"{path} has no cameras: {WHAT_TO_GIVE}.")
 
 
 def run_at(path: Path) -> Optional[Path]:
@@ -127,13 +127,13 @@ def cameras_of_run(run: Path) -> GivenCameras:
     frame = read_frame(run)
     if frame is None or not bool(frame[0].isfinite().all()) or not frame[1] > 0:
         raise ValueError(
-            f"The run {run} has no valid dataparser_transforms.json, so its world is not known: give its data instead."
+            f"The run {run} has no valid dataparser_transforms.json, so its frame is unknown: give its data instead."
         )
     data = data_of(run)
     if not data.exists():
         raise ValueError(
-            f"The run {run} was trained on {data}, which is neither there nor in the same place beside the run: start "
-            "the command where ns-train was started, or give the data instead."
+            f"The run {run} was trained on {data}, which cannot be found: start the command in the folder in which "
+            "ns-train was started, or give the data instead."
         )
     recording = recording_at(data)
     transform, scale = frame
@@ -161,11 +161,11 @@ def data_of(run: Path) -> Path:
             raise ValueError("it is too long")
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
     except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{config} is not a config of a nerfstudio run ({words_of(error)}).") from error
+        raise ValueError(f"{config} is not the config of a nerfstudio run ({words_of(error)}).") from error
     where = (("pipeline", "datamanager", "data"), ("pipeline", "datamanager", "dataparser", "data"), ("data",))
     data = next((found for keys in where if (found := path_in(tree, keys)) is not None), None)
     if data is None:
-        raise ValueError(f"{config} names no data: give the folder of the data instead.")
+        raise ValueError(f"{config} has no data path: give the folder of the data instead.")
     noted = read_record(run).get("folder")
     then = Path(noted) if isinstance(noted, str) else None
     named = [path_in(tree, (key,)) for key in ("output_dir", "experiment_name", "method_name", "timestamp")]

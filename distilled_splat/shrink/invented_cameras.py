@@ -135,7 +135,7 @@ def invent(space: Space, count: int, shows: Callable[[Tensor, Tensor, float], bo
     """
     eyes = candidate_eyes(space, torch.Generator().manual_seed(seed))
     if len(eyes) == 0:
-        raise ValueError("There is no free place in or around this splat to look at it from: give --cameras.")
+        raise ValueError("No free camera position was found in or around this splat: give --cameras.")
     axes, is_object = sphere_directions(AXES), False
     for number in (FEW_DIRECTIONS, DIRECTIONS):
         directions = sphere_directions(number)
@@ -161,7 +161,7 @@ def invent(space: Space, count: int, shows: Callable[[Tensor, Tensor, float], bo
         shown = (worth * known) @ cone.T >= MOSTLY * (worth @ cone.T)
         chosen += choose(worth * known, column, weights, cone, count - len(chosen), is_picture, shown)[0]
     if not chosen:
-        raise ValueError("Nothing can be seen of this splat from any free place: give --cameras.")
+        raise ValueError("No free camera position sees this splat: give --cameras.")
     picked = torch.tensor(chosen)
     return Invented(eyes[picked[:, 0]], axes[picked[:, 1]], scale)
 

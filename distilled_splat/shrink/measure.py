@@ -60,7 +60,7 @@ def compared(
 
 def print_rows(rows: Sequence[Row], views: int, console: Console) -> None:
     """Print the rows as a table."""
-    table = Table("", "Gaussians", "MB", "PSNR, dB", "SSIM", title=f"Beside the original, at {views} other views")
+    table = Table("", "Gaussians", "MB", "PSNR, dB", "SSIM", title=f"Compared with the original at {views} other views")
     for row in rows:
         megabytes = "" if row.megabytes is None else f"{row.megabytes:.3f}"
         quality = ("", "") if row.psnr is None else (f"{row.psnr:.2f}", f"{row.ssim:.4f}")

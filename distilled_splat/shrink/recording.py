@@ -1,4 +1,4 @@
-"""Cameras from a stranger's file, in one form for all formats, with every number checked."""
+"""Cameras from an untrusted file, in one form for all formats, with every number checked."""
 
 from __future__ import annotations
 
@@ -107,12 +107,12 @@ def shot(
     off = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
     placed = bool(np.isfinite(np.asarray(centre, np.float32)).all())
     if not placed or not off <= SLACK or np.linalg.det(rotation) < 0:
-        raise ValueError(f"The pose of {what} is not a rotation and a place: repair the file, or write it again.")
+        raise ValueError(f"The pose of {what} is not a rotation and a position: repair the file, or write it again.")
     if not all(math.isfinite(value) for value in intrinsics) or not min(intrinsics[:2]) > 0:
         raise ValueError(f"The focal length of {what} is not a positive number: repair the file, or write it again.")
     if not all(1 <= side <= LONGEST_SIDE and side == int(side) for side in size):
         raise ValueError(
-            f"The image of {what} has {size[0]:g} x {size[1]:g} pixels: sides of 1 to {LONGEST_SIDE} pixels are read."
+            f"The image of {what} has {size[0]:g} x {size[1]:g} pixels: sides must have 1 to {LONGEST_SIDE} pixels."
         )
     pose = np.eye(4)
     pose[:3, :3], pose[:3, 3] = rotation, centre
@@ -128,7 +128,7 @@ def check_similarity(matrix: np.ndarray, what: str) -> None:
     size = abs(float(np.linalg.det(matrix[:3, :3]))) ** (1 / 3)
     rotation = matrix[:3, :3] / max(size, 1e-12)
     if not (size > 1e-9 and np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3)):
-        raise ValueError(f"{what} is no change of frame, it distorts shapes: repair the file, or write it again.")
+        raise ValueError(f"{what} distorts shapes, so it is not a change of frame: repair the file, or write it again.")
 
 
 def photo_at(folder: Path, name: Any) -> Optional[Path]:

@@ -99,8 +99,8 @@ def refit(plan: Plan) -> None:
     with progress:
         reason = run_local(schedule, slots, progress)
     if reason:
-        print(f"Stopped by {reason}; the same command resumes where it was saved.")
+        print(f"Stopped by {reason}. The same command resumes from the last checkpoint.")
         raise SystemExit(EXIT_INTERRUPTED)
     for job in jobs:
         if schedule.states[job.name] is State.FAILED:
-            raise SystemExit(f"{job.name} could not be trained: {last_words(job, 1)} Its log is {job.log}.")
+            raise SystemExit(f"Training failed: {job.name}: {last_words(job, 1)} Its log is {job.log}.")

@@ -128,10 +128,10 @@ class Shrinking:
         try:
             with writing_to(work):
                 views = self.views(work, cameras, num_views, seed)
-                self.console.print(f"{views.words}; {len(views.test)} more to measure by.")
+                self.console.print(f"{views.words}; {len(views.test)} more for measuring.")
                 if preview is not None:
                     write_preview(preview, self.here, [*views.train, *views.test], views.up)
-                    self.console.print(f"The views: {preview}")
+                    self.console.print(f"Picture of the views: {preview}")
                 if minutes is not None:
                     choice = self.choice(work, views, counts, minutes)
                     views, iterations = views.fewer(choice.views), choice.iterations
@@ -170,7 +170,7 @@ class Shrinking:
         """Invent the views or read the given cameras, and store them. Resumed work reads the stored views."""
         kept = read_views(work / VIEWS_NAME, self.device)
         if kept is not None:
-            self.console.print("The views are kept from before.")
+            self.console.print("Reusing the views of the interrupted command.")
             return kept
         found = given_views(cameras, self.here, self.frame) if cameras else invented_views(self.here, num_views, seed)
         write_views(work / VIEWS_NAME, found)
@@ -191,13 +191,13 @@ class Shrinking:
             except TooLittleTime as error:
                 least = math.ceil(2 * (minutes + error.missing / 60)) / 2
                 raise ValueError(
-                    f"--minutes {minutes:g} is too little for this splat on this machine: give {least:g} at least."
+                    f"--minutes {minutes:g} is too short for this splat on this machine: give at least {least:g}."
                 ) from error
             choices = {**choices, name: [choice.views, choice.iterations]}
             write_json(record, {"choices": choices})
         choice = Choice(*choices[name])
         self.console.print(
-            f"For {minutes:g} minutes: {choice.iterations} steps on {choice.views} of the {len(views.train)} views."
+            f"Within {minutes:g} minutes: {choice.iterations} steps on {choice.views} of the {len(views.train)} views."
         )
         return choice
 

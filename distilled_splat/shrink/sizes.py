@@ -41,21 +41,21 @@ def counts_of(
     counts: dict[int, str] = {}
     for fraction in keep_fraction:
         if not 0 < fraction < 1:
-            raise ValueError(f"--keep-fraction {fraction:g} is not a part of the Gaussians: give numbers in (0, 1).")
+            raise ValueError(f"--keep-fraction {fraction:g} is not a fraction: give numbers in (0, 1).")
         counts.setdefault(max(round(fraction * total), 1), f"--keep-fraction {fraction:g}")
     for number in num_gaussians:
         if number < 1:
-            raise ValueError(f"--num-gaussians {number} is not a size: give positive numbers.")
+            raise ValueError(f"--num-gaussians {number} is invalid: give positive numbers.")
         counts.setdefault(number, f"--num-gaussians {number}")
     for megabytes in target_mb:
         count = count_within(original, megabytes, form, sh_degree)
         if count < 1:
-            raise ValueError(f"--target-mb {megabytes:g} is too little for a single Gaussian: give more.")
+            raise ValueError(f"--target-mb {megabytes:g} is too small for a single Gaussian: give more.")
         counts.setdefault(count, f"--target-mb {megabytes:g}")
     for count, asked in counts.items():
         if count >= total:
             raise ValueError(
-                f"{asked} asks for {count} Gaussians, and the splat has {total}: it can only be made smaller."
+                f"{asked} asks for {count} Gaussians, but the splat has only {total}: give a smaller size."
             )
     return sorted(counts, reverse=True)
 

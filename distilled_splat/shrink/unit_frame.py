@@ -1,5 +1,4 @@
-"""The unit frame, in which a splat is shrunk: its bulk lies around the origin with size 1, whatever the splat's
-units."""
+"""The unit frame, in which a splat is shrunk: the bulk of the splat is around the origin and has size 1."""
 
 from __future__ import annotations
 
@@ -40,7 +39,7 @@ class UnitFrame:
         seen = [splat[torch.sigmoid(splat.logit_opacities) > FAINTEST].to("cpu") for splat in splats]
         means = torch.cat([splat.means for splat in seen]).double()
         if len(means) == 0:
-            raise ValueError("This splat shows nothing: all its Gaussians are fainter than 1/255.")
+            raise ValueError("This splat is invisible: the opacities of all its Gaussians are below 1/255.")
         ordered = means.sort(dim=0).values
         last = len(ordered) - 1
         low, high = ordered[round(OUTSIDE * last)], ordered[last - round(OUTSIDE * last)]

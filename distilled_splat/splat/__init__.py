@@ -1,5 +1,5 @@
 """A splat in memory, its frames and its files.
 
-`gaussians` holds the six tensors, `frames` moves them between worlds, `ply`, `compressed` and `formats` read and write
-files. It uses `runs` for the words of errors; it renders nothing and trains nothing.
+`gaussians` holds the six tensors, `frames` moves them between frames, `files` reads and `formats` writes files. It uses
+`runs` for the texts of errors. It renders nothing and trains nothing.
 """

@@ -1,4 +1,4 @@
-"""Read antimatter15's .splat: 32 bytes a Gaussian and nothing else, so that only the name tells what it is."""
+"""Read antimatter15's .splat: 32 bytes per Gaussian without a header, so only its name identifies it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ ROW = np.dtype([("means", "<f4", 3), ("scales", "<f4", 3), ("colours", "u1", 4),
 
 
 def read_splat_rows(path: Path) -> SplatFile:
-    """Read a .splat: positions, scales, colour with opacity, and the quaternion w, x, y, z, without harmonics.
+    """Read a .splat: positions, scales, colours with opacities, and quaternions (w, x, y, z), without harmonics.
 
     Raises:
-        ValueError: if it is not a whole number of Gaussians long.
+        ValueError: if the file's length is not a whole number of Gaussians.
     """
     size = path.stat().st_size
     if size == 0 or size % ROW.itemsize:

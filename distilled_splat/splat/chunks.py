@@ -1,4 +1,4 @@
-"""Cut a scene into chunks: regions of which every splat of the scene has some Gaussians."""
+"""Cut a scene into chunks: regions that all splats of the scene share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Chunk:
     """A region of a scene.
 
     Attributes:
-        members: of every splat the places of the Gaussians whose centres lie there, each [n].
+        members: for each splat the indices of its Gaussians with centres in the region, [n].
     """
 
     members: tuple[Tensor, ...]
@@ -28,17 +28,17 @@ Tree = Union[Chunk, tuple["Tree", "Tree"]]
 
 
 def cut(splats: Sequence[Gaussians], most: int) -> Tree:
-    """Halve a scene across its longer side until no region has more than so many Gaussians of the first splat.
+    """Halve a scene across its longest side until no region has more than `most` Gaussians of the first splat.
 
     Args:
-        splats: of one scene in one frame; the first decides where to cut.
-        most: positive number of Gaussians.
+        splats: splats of one scene in one frame; the first sets the cuts.
+        most: largest number of Gaussians in a region, positive.
     """
     return halved([splat.means for splat in splats], tuple(torch.arange(len(splat)) for splat in splats), most)
 
 
 def halved(centres: Sequence[Tensor], members: tuple[Tensor, ...], most: int) -> Tree:
-    """Cut a region: the first splat's Gaussians in halves, the others' where these meet."""
+    """Cut a region at the median of the first splat's Gaussians; the other splats are cut at the same plane."""
     first, *others = members
     if len(first) <= most:
         return Chunk(members)
@@ -56,7 +56,7 @@ def halved(centres: Sequence[Tensor], members: tuple[Tensor, ...], most: int) ->
 
 
 def chunks_of(tree: Tree) -> Iterator[Chunk]:
-    """Go through the chunks of a tree from left to right."""
+    """Yield the chunks of a tree from left to right."""
     if isinstance(tree, Chunk):
         yield tree
     else:

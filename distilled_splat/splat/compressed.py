@@ -1,4 +1,4 @@
-"""Read PlayCanvas' compressed .ply: 16 bytes a Gaussian between the bounds of its chunk, a byte a coefficient."""
+"""Read PlayCanvas' compressed .ply: 16 bytes per Gaussian relative to its chunk's bounds, a byte per coefficient."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from distilled_splat.splat.ply_header import Header
 from distilled_splat.splat.splat_file import SplatFile, coefficients, gaussians_of, logit
 
 CHUNK = 256
-"""Gaussians that share one row of bounds."""
+"""Number of Gaussians that share one row of bounds."""
 CHUNK_PROPERTIES = (12, 18)
-"""Bounds of position and scale, and in newer files of colour: least x, y, z, then greatest, of each."""
+"""Bounds of position and scale, and in newer files of colour: each has the minima of x, y, z, then the maxima."""
 VERTEX = ("packed_position", "packed_rotation", "packed_scale", "packed_color")
 SH_PROPERTIES = (0, 9, 24, 45)
 SH_RANGE = 8
-"""Coefficients lie between -4 and 4."""
+"""Coefficients are between -4 and 4."""
 
 
 def read_compressed_ply(path: Path, header: Header) -> SplatFile:
@@ -24,10 +24,10 @@ def read_compressed_ply(path: Path, header: Header) -> SplatFile:
 
     Args:
         path: the file.
-        header: its header, which `ply.read_header` has held against the file's size.
+        header: its header, which `read_header` has checked against the file's size.
 
     Raises:
-        ValueError: if the file is not laid out as the format says.
+        ValueError: if the file does not have the layout of the format.
     """
     names, count = list(header.elements), header.counts["vertex"]
     laid_out = names in (["chunk", "vertex"], ["chunk", "vertex", "sh"]) and header.byte_order == "<"
@@ -40,7 +40,7 @@ def read_compressed_ply(path: Path, header: Header) -> SplatFile:
         or len(header.properties("sh")) not in SH_PROPERTIES
         or any(header.kinds(name) - {kind} for name, kind in (("chunk", "f4"), ("vertex", "u4"), ("sh", "u1")))
     ):
-        raise ValueError(f"{path} is not laid out as a compressed .ply is: convert it to a plain .ply.")
+        raise ValueError(f"{path} is not a valid compressed .ply: convert it to a plain .ply.")
     width, bands = len(header.properties("chunk")), len(header.properties("sh")) // 3
     with path.open("rb") as file:
         file.seek(header.size)
@@ -63,18 +63,18 @@ def read_compressed_ply(path: Path, header: Header) -> SplatFile:
         coefficients(between(12, colours[:, :3]) if width == 18 else colours[:, :3]),
         SH_RANGE * (levels_of_harmonics(levels) - 0.5).transpose(0, 2, 1) if bands else None,
     )
-    return SplatFile(path, gaussians, "compressed-ply", "" if width == 18 else "without bounds of colours")
+    return SplatFile(path, gaussians, "compressed-ply", "" if width == 18 else "without colour bounds")
 
 
 def unpacked(packed: np.ndarray, *bits: int) -> np.ndarray:
-    """Take numbers of so many bits each, the highest first, out of 32-bit ones, as fractions of their largest value.
+    """Unpack bit fields, the highest first, from 32-bit numbers, as fractions of the largest value of each field.
 
     Args:
         packed: [N], uint32.
-        bits: of each field; their sum is at most 32.
+        bits: number of bits of each field, at most 32 in total.
 
     Returns:
-        [N, fields], 0 to 1.
+        [N, fields], in [0, 1].
     """
     widths = np.array(bits, np.int64)
     shifts = np.cumsum(widths[::-1])[::-1] - widths
@@ -83,10 +83,10 @@ def unpacked(packed: np.ndarray, *bits: int) -> np.ndarray:
 
 
 def quaternions(packed: np.ndarray) -> np.ndarray:
-    """Read quaternions (w, x, y, z) of which the largest part is left out: its place, and the others in order.
+    """Unpack quaternions (w, x, y, z) without their largest component: its index, and the other three in order.
 
     Args:
-        packed: two bits and three times ten, [N], uint32.
+        packed: two bits for the index and ten for each component, [N], uint32.
 
     Returns:
         [N, 4], of length 1.
@@ -96,11 +96,11 @@ def quaternions(packed: np.ndarray) -> np.ndarray:
 
 
 def with_largest(others: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Put the largest part of quaternions of length 1 back to its place among the three others.
+    """Insert the largest component of quaternions of length 1.
 
     Args:
-        others: [N, 3].
-        place: of the largest part among the four, [N].
+        others: the other three components, [N, 3].
+        place: index of the largest component among the four, [N].
 
     Returns:
         [N, 4].
@@ -113,5 +113,5 @@ def with_largest(others: np.ndarray, place: np.ndarray) -> np.ndarray:
 
 
 def levels_of_harmonics(levels: np.ndarray) -> np.ndarray:
-    """Return bytes as fractions: the middles of 256 steps, and the ends themselves at either end."""
+    """Return bytes as fractions: the middles of 256 steps, except 0 for the first step and 1 for the last."""
     return np.where(levels == 0, 0.0, np.where(levels == 255, 1.0, (levels + 0.5) / 256))

@@ -1,4 +1,4 @@
-"""Read a splat in any of the formats that people bring, found by its content first and then by its name."""
+"""Read a splat in any known format, identified by its content first and then by its name."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ ENDINGS: dict[str, Reader] = {
     ".pt": read_gsplat_checkpoint,
 }
 KINDS = "a .ply, .spz, .splat, .ksplat, .sog, .glb or gsplat's .pt, or SOG's meta.json"
-"""What can be read, for sentences."""
+"""The files that can be read, for messages."""
 
 
 def read_splat(path: Path) -> SplatFile:
     """Read an exported splat of any format.
 
     Raises:
-        ValueError: if there is no such file, if it is in no format that is known, if it is damaged, or if a number in
-            it is NaN or infinite without a meaning.
+        ValueError: if the file is missing, damaged or in an unknown format, or if a number in it is NaN or infinite
+            without a meaning.
     """
     try:
         if not (path / META).is_file() and not path.is_file():
-            raise ValueError(f"{path} is no file: give {KINDS}.")
+            raise ValueError(f"{path} is not a file: give {KINDS}.")
         reader = read_sog if path.is_dir() else reader_of(path)
         if reader is None:
-            raise ValueError(f"{path} is in no format that is known: give {KINDS}.")
+            raise ValueError(f"{path} is not in a known format: give {KINDS}.")
         return whole(reader(path))
     except (OSError, MemoryError) as error:
         raise ValueError(f"{path} cannot be read ({words_of(error)}).") from error
 
 
 def reader_of(path: Path) -> Reader | None:
-    """Return what reads a file, None where nothing does."""
+    """Return the reader of a file; None if its format is unknown."""
     if path.name == META:
         return read_sog
     with path.open("rb") as file:
@@ -70,11 +70,11 @@ def reader_of(path: Path) -> Reader | None:
 
 
 def archive_reader_of(path: Path) -> Reader | None:
-    """Return what reads a .zip: a bundle of SOG has a meta.json, a checkpoint a data.pkl."""
+    """Return the reader of a .zip: a bundled SOG has a meta.json, a checkpoint has a data.pkl."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except Exception:  # a damaged one: its reader says what is wrong
+    except Exception:  # damaged: its reader says what is wrong
         return ENDINGS.get(path.suffix.lower())
     if META in names:
         return read_sog

@@ -1,4 +1,4 @@
-"""The formats in which a splat is handed on, and how each is written."""
+"""The formats of exported splats, and their writers."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from distilled_splat.splat.gaussians import Gaussians
 from distilled_splat.splat.gltf_writer import encode_glb
 
 SPZ_INTEGER_BITS = 23
-"""Bits of a coordinate in a .spz beside its sign; how many lie behind the binary point is in the file's header."""
+"""Bits of a coordinate in a .spz without its sign. The file's header has the number of fractional bits."""
 LARGEST_SPZ_FRACTION = 24
 
 
 @dataclass(frozen=True)
 class Format:
-    """One format of files.
+    """A file format.
 
     Attributes:
-        ending: of the file's name.
-        highest_degree: of the spherical harmonics that it can hold.
-        library: name of the package that writes it; None where we do.
+        ending: the end of the file's name.
+        highest_degree: highest degree of spherical harmonics in the format.
+        library: name of the package that writes it; None: this package.
         encode: returns the bytes of a file.
-        antialiased: notes in those bytes that the splat is to be rendered antialiased; None where the format has no
-            place for it.
+        antialiased: adds to these bytes that the splat needs antialiased rendering; None if the format cannot say
+            this.
     """
 
     ending: str
@@ -44,7 +44,7 @@ class Format:
     antialiased: Optional[Callable[[bytes], bytes]] = None
 
     def file_of(self, gaussians: Gaussians, antialiased: bool) -> bytes:
-        """Return the bytes of a file, which says whether it is to be rendered antialiased where it can say that."""
+        """Return the bytes of a file. It says whether it needs antialiased rendering, if the format can say this."""
         content = self.encode(gaussians)
         return self.antialiased(content) if antialiased and self.antialiased is not None else content
 
@@ -64,7 +64,7 @@ def library(name: str) -> Any:
 
 
 def check_library(form: Format) -> None:
-    """See that the package that writes a format is there.
+    """Check that the package that writes a format is installed.
 
     Raises:
         ValueError: if it is not installed.
@@ -74,12 +74,12 @@ def check_library(form: Format) -> None:
 
 
 def with_degree(gaussians: Gaussians, degree: int) -> Gaussians:
-    """Leave out the spherical harmonics above a degree."""
+    """Remove the spherical harmonics above a degree."""
     return replace(gaussians, sh_rest=gaussians.sh_rest[:, : (degree + 1) ** 2 - 1])
 
 
 def columns(gaussians: Gaussians) -> dict[str, np.ndarray]:
-    """Return a splat's numbers under Inria's names and in their order, each [N], float32.
+    """Return a splat's numbers by Inria's names, in Inria's order, each [N], float32.
 
     x y z, nx ny nz (zero), f_dc, f_rest (all of red, then green, then blue), opacity, scale, rot (w x y z, normalised).
     """
@@ -101,7 +101,7 @@ def columns(gaussians: Gaussians) -> dict[str, np.ndarray]:
 
 
 def encode_ply(gaussians: Gaussians) -> bytes:
-    """Return a .ply byte for byte as Inria's trainer writes it, little-endian."""
+    """Return a .ply, byte for byte as Inria's trainer writes it, little-endian."""
     values = columns(gaussians)
     rows = np.rec.fromarrays(list(values.values()), dtype=[(name, "<f4") for name in values])
     with tempfile.TemporaryFile() as file:
@@ -111,7 +111,7 @@ def encode_ply(gaussians: Gaussians) -> bytes:
 
 
 def antialiased_ply(content: bytes) -> bytes:
-    """Note in a .ply's header that it is to be rendered antialiased, as Brush does; others pass comments over."""
+    """Add to a .ply's header that it needs antialiased rendering, as Brush does; other programs ignore this comment."""
     return content.replace(b"\nelement", b"\ncomment SplatRenderMode: mip\nelement", 1)
 
 
@@ -130,12 +130,12 @@ def for_gsply(gaussians: Gaussians) -> Any:
 
 
 def encode_compressed_ply(gaussians: Gaussians) -> bytes:
-    """Return PlayCanvas' compressed .ply: 16 bytes a Gaussian, a byte a coefficient above degree 0."""
+    """Return PlayCanvas' compressed .ply: 16 bytes per Gaussian, and a byte per coefficient above degree 0."""
     return library("gsply").compress_to_bytes(for_gsply(gaussians))
 
 
 def encode_spz(gaussians: Gaussians) -> bytes:
-    """Return Niantic's .spz, version 3, with coordinates as fine as the outermost Gaussian lets them be."""
+    """Return Niantic's .spz, version 3, with the finest coordinates that still reach the outermost Gaussian."""
     reach = float(gaussians.means.detach().abs().max())
     fraction = int(np.clip(np.floor(SPZ_INTEGER_BITS - np.log2(max(reach, 1e-9))), 1, LARGEST_SPZ_FRACTION))
     with tempfile.TemporaryDirectory() as folder:
@@ -145,19 +145,19 @@ def encode_spz(gaussians: Gaussians) -> bytes:
 
 
 def converted(content: bytes, given: str, wanted: str) -> bytes:
-    """Turn one format's bytes into another's with gaussforge.
+    """Convert the bytes of one format to another with gaussforge.
 
     Raises:
-        ValueError: if gaussforge is missing or does not take the file.
+        ValueError: if gaussforge is missing, or refuses the file.
     """
     result = library("gaussforge").GaussForge().convert(content, given, wanted)
     if "error" in result or not result["data"]:
-        raise ValueError(f"gaussforge cannot turn .{given} into .{wanted}: {result.get('error', 'no content')}.")
+        raise ValueError(f"gaussforge cannot convert .{given} to .{wanted}: {result.get('error', 'no content')}.")
     return result["data"]
 
 
 def antialiased_spz(content: bytes) -> bytes:
-    """Set the flag of a .spz of version 3."""
+    """Set the antialiasing flag of a .spz of version 3."""
     inflated = bytearray(gzip.decompress(content))
     magic, *numbers, flags, streams = spz.HEADER.unpack_from(inflated)
     spz.HEADER.pack_into(inflated, 0, magic, *numbers, flags | spz.ANTIALIASED, streams)
@@ -173,4 +173,5 @@ FORMATS = {
     "glb": Format(".glb", 3, None, encode_glb),
 }
 CHOSEN_FROM = tuple(kind for kind in FORMATS if kind != "glb")
-"""What is chosen from where only a size is given: a .glb holds what a .ply does, and fewer programs open it."""
+"""The formats to choose from if only a size is given. A .glb has the same numbers as a .ply, and fewer programs open
+it."""

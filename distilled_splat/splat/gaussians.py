@@ -1,4 +1,4 @@
-"""The six tensors of a splat, their spaces and their shapes."""
+"""The six tensors of a splat, with their units and shapes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SH_DEGREE_0 = 0.28209479177387814
 
 @dataclass(frozen=True)
 class Gaussians:
-    """N Gaussians in the spaces in which they are optimised and stored.
+    """N Gaussians in the form in which they are optimised and stored.
 
     Attributes:
         means: centres in world units, [N, 3].
@@ -37,8 +37,8 @@ class Gaussians:
     def from_splatfacto(cls, parameters: Mapping[str, Tensor]) -> Gaussians:
         """Read nerfstudio's `gauss_params` (means, quats, scales, opacities, features_dc, features_rest).
 
-        A splatfacto of `sh_degree` 0 has no `features_rest` and keeps its colours behind a sigmoid;
-        they are turned into coefficients of degree 0 here, so that every splat renders alike.
+        A splatfacto of `sh_degree` 0 has no `features_rest`, and its colours are sigmoids of `features_dc`. They are
+        converted to coefficients of degree 0, so every splat renders in the same way.
         """
         sh_dc, sh_rest = parameters["features_dc"], parameters["features_rest"]
         if sh_rest.shape[1] == 0:
@@ -53,9 +53,9 @@ class Gaussians:
         )
 
     def to_splatfacto(self, sh_degree: int) -> dict[str, Tensor]:
-        """Return the Gaussians under nerfstudio's names, with coefficients of exactly `sh_degree`.
+        """Return the Gaussians by nerfstudio's names, with coefficients of exactly `sh_degree`.
 
-        Coefficients of higher degrees are left out, missing ones are zero; see `from_splatfacto` for degree 0.
+        Coefficients of higher degrees are removed, and missing ones are zero; see `from_splatfacto` for degree 0.
         """
         wanted = (sh_degree + 1) ** 2 - 1
         sh_rest = self.sh_rest[:, :wanted]
@@ -75,7 +75,7 @@ class Gaussians:
         return self.means.shape[0]
 
     def __getitem__(self, chosen: Tensor) -> Gaussians:
-        """Return the Gaussians that a boolean mask [N] or an index tensor [M] chooses."""
+        """Return the Gaussians chosen by a boolean mask [N] or an index tensor [M]."""
         return Gaussians(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
     def to(self, device: torch.device | str) -> Gaussians:
@@ -94,12 +94,12 @@ class Gaussians:
         return replace(self, means=means.float(), log_scales=log_scales.float())
 
     def detach(self) -> Gaussians:
-        """Return the same numbers, out of reach of gradients."""
+        """Return the same Gaussians, detached from gradients."""
         return Gaussians(*(getattr(self, field.name).detach() for field in fields(self)))
 
     @property
     def sh_degree(self) -> int:
-        """The highest degree of spherical harmonics that the coefficients hold."""
+        """The highest degree of the spherical harmonics."""
         return round((self.sh_rest.shape[1] + 1) ** 0.5) - 1
 
     @property

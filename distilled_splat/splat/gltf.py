@@ -1,6 +1,7 @@
-"""Read splats of a .glb: glTF's extension KHR_gaussian_splatting, its attributes as plain accessors.
+"""Read splats from a .glb: glTF's extension KHR_gaussian_splatting, with plain accessors for its attributes.
 
-In glTF y points up, and down in a .ply: what is read is turned half about z, as splat-transform turns what it writes.
+In glTF y points up, and in a .ply down. The splats are rotated by half a turn about z after reading, because
+splat-transform rotates them so before writing.
 """
 
 from __future__ import annotations
@@ -32,33 +33,33 @@ KINDS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}
 HIGHEST_DEGREE = 3
 OTHER_AXES = {"rdf": LEFT_UP_FRONT, "rub": torch.tensor([[-1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, 0]])}
-"""What undoes the half turn for a file whose axes are those of a .ply, or right, up and back; see `SplatFile`."""
+"""Undo the half turn for a file with the axes of a .ply, or with the axes right, up, back; see `SplatFile`."""
 
 
 def read_glb(path: Path) -> SplatFile:
-    """Read the splats of a .glb, each where its node puts it, with the axes of a .ply.
+    """Read the splats of a .glb, transformed by their nodes, with the axes of a .ply.
 
     Raises:
-        ValueError: if it holds none, is damaged, or compresses them by another extension.
+        ValueError: if the file has no splats, is damaged, or another extension compresses them.
     """
     try:
         document, body = chunks_of(path)
         parts = list(within(splats_of(document, body), budget_of(path)))
     except (KeyError, TypeError, IndexError, AttributeError, RecursionError, OverflowError) as error:
         words = type_and_words(error)
-        raise ValueError(f"{path} is a damaged .glb, or compresses its splats by an extension ({words}).") from error
+        raise ValueError(f"{path} is a damaged .glb, or an extension compresses its splats ({words}).") from error
     except ValueError as error:
         raise ValueError(f"{path} cannot be read as a .glb ({words_of(error)}): convert it to a plain .ply.") from error
     if not parts:
-        raise ValueError(f"{path} is a .glb, but holds no Gaussians: no mesh has {EXTENSION}.")
+        raise ValueError(f"{path} is a .glb without Gaussians: no mesh has {EXTENSION}.")
     return SplatFile(path, half_turned(together(parts)), "glb", EXTENSION, other_axes=OTHER_AXES)
 
 
 def chunks_of(path: Path) -> tuple[dict[str, Any], bytes]:
-    """Return a .glb's JSON and its binary part, each no longer than the file.
+    """Return the JSON and the binary part of a .glb, each no longer than the file.
 
     Raises:
-        ValueError: if it is not a .glb of glTF 2, or is truncated.
+        ValueError: if the file is not a .glb of glTF 2, or is truncated.
     """
     with path.open("rb") as file:
         start = file.read(HEADER.size + CHUNK.size)
@@ -67,15 +68,15 @@ def chunks_of(path: Path) -> tuple[dict[str, Any], bytes]:
         _, version, length = HEADER.unpack_from(start)
         size, kind = CHUNK.unpack_from(start, HEADER.size)
         if version != 2 or kind != b"JSON":
-            raise ValueError("it is not of glTF 2")
+            raise ValueError("it is not glTF 2")
         if length > path.stat().st_size or size > LONGEST_JSON:
-            raise ValueError("it is truncated, or its JSON is endless")
+            raise ValueError("it is truncated, or its JSON is too long")
         document = json.loads(file.read(size))
         return document, file.read()[CHUNK.size :]
 
 
 def splats_of(document: dict[str, Any], body: bytes) -> Iterator[Gaussians]:
-    """Go through the primitives that are splats, in the frame of the scene."""
+    """Yield the primitives that are splats, in the frame of the scene."""
     nodes = document.get("nodes", [])
     parents = {child: place for place, node in enumerate(nodes) for child in node.get("children", [])}
     for place, node in enumerate(nodes):
@@ -88,20 +89,20 @@ def splats_of(document: dict[str, Any], body: bytes) -> Iterator[Gaussians]:
                     raise ValueError(f"its colours are not sRGB but {settings['colorSpace']}")
                 world = world_of(nodes, parents, place)
                 gaussians = primitive_of(document, body, primitive["attributes"])
-                # an identity is left alone: nothing is rounded
+                # an identity is skipped to avoid rounding
                 yield gaussians if torch.equal(world, torch.eye(4)[:3].double()) else moved(gaussians, world, 1.0)
 
 
 def within(parts: Iterable[Gaussians], budget: int) -> Iterator[Gaussians]:
-    """Hand splats on as long as a file vouches for them: many nodes may show one mesh.
+    """Pass splats on up to a number of bytes, because many nodes may repeat one mesh.
 
     Raises:
-        ValueError: if they take more than so many bytes.
+        ValueError: if the splats take more than `budget` bytes.
     """
     for part in parts:
         budget -= sum(getattr(part, field.name).nbytes for field in fields(part))
         if budget < 0:
-            raise ValueError("it shows its splats so often that they are many times its size")
+            raise ValueError("it repeats its splats until they are many times the size of the file")
         yield part
 
 
@@ -109,7 +110,7 @@ def world_of(nodes: list[Any], parents: dict[int, int], place: int) -> Tensor:
     """Return the transform [3, 4] from a node to the scene.
 
     Raises:
-        ValueError: if its ancestors are endless.
+        ValueError: if the node has too many ancestors, or is its own ancestor.
     """
     world = np.eye(4)
     for _ in range(DEEPEST_NODE):
@@ -121,7 +122,7 @@ def world_of(nodes: list[Any], parents: dict[int, int], place: int) -> Tensor:
 
 
 def local_of(node: dict[str, Any]) -> np.ndarray:
-    """Return a node's own transform, [4, 4]: a matrix by columns, or a translation, a rotation x y z w and scales."""
+    """Return a node's transform [4, 4], from a matrix by columns, or from translation, rotation x y z w and scales."""
     if "matrix" in node:
         return np.array(node["matrix"], np.float64).reshape(4, 4).T
     from nerfstudio.cameras.camera_utils import quaternion_matrix  # which takes seconds to import
@@ -158,15 +159,15 @@ def primitive_of(document: dict[str, Any], body: bytes, attributes: dict[str, in
     if len(lengths) != 1 or shapes != {
         "means": (3,), "quats": (4,), "log_scales": (3,), "logit_opacities": (), "sh_dc": (3,),
     } or any(column.shape[1] != 3 for column in rest):  # fmt: skip
-        raise ValueError("the attributes of a splat are not of one length and of the shapes that they must have")
+        raise ValueError("the attributes of a splat have wrong lengths or shapes")
     return gaussians_of(**columns, sh_rest=np.stack(rest, axis=1) if rest else None)
 
 
 def accessor_of(document: dict[str, Any], body: bytes, index: int) -> np.ndarray:
-    """Read an accessor of the binary part, [N, width].
+    """Read an accessor in the binary part, [N, width].
 
     Raises:
-        ValueError: if it lies outside, is sparse, or its numbers are in another file.
+        ValueError: if the accessor is outside of the binary part or sparse, or its numbers are in another file.
     """
     accessor = document["accessors"][index]
     view = document["bufferViews"][accessor["bufferView"]]
@@ -177,8 +178,8 @@ def accessor_of(document: dict[str, Any], body: bytes, index: int) -> np.ndarray
     stride = view.get("byteStride", row)
     begin = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
     if min(count - 1, begin, stride - row) < 0 or begin + stride * (count - 1) + row > len(body):
-        raise ValueError(f"it declares {count} values that it does not hold")
-    with np.errstate(invalid="ignore"):  # what is no number is refused later
+        raise ValueError(f"it declares {count} values, more than it has")
+    with np.errstate(invalid="ignore"):  # NaN and infinite numbers are refused later
         numbers = np.ndarray((count, width), kind, body, begin, (stride, kind.itemsize)).astype(np.float64)
     if accessor.get("normalized", False) and kind.kind != "f":
         numbers = np.maximum(numbers / np.iinfo(kind).max, -1)
@@ -186,7 +187,7 @@ def accessor_of(document: dict[str, Any], body: bytes, index: int) -> np.ndarray
 
 
 def together(parts: list[Gaussians]) -> Gaussians:
-    """Join splats; what one lacks of the highest degree is zero."""
+    """Join splats. Coefficients up to the highest degree are zero where a splat lacks them."""
     bands = max(part.sh_rest.shape[1] for part in parts)
     rests = [torch.nn.functional.pad(part.sh_rest, (0, 0, 0, bands - part.sh_rest.shape[1])) for part in parts]
     padded = [replace(part, sh_rest=rest) for part, rest in zip(parts, rests)]

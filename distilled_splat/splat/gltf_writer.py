@@ -1,4 +1,4 @@
-"""Write splats as a .glb with glTF's extension KHR_gaussian_splatting, which others show as a cloud of points."""
+"""Write splats as a .glb with glTF's extension KHR_gaussian_splatting. Other viewers show a point cloud."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ SETTINGS = {
 
 
 def encode_glb(gaussians: Gaussians) -> bytes:
-    """Return a .glb of one mesh in glTF's axes: y points up, so it is turned half about z; see `read_glb`.
+    """Return a .glb with one mesh in glTF's axes (y up), rotated by half a turn about z; see `read_glb`.
 
     Args:
-        gaussians: with the axes of a .ply, and harmonics of degree 3 at most.
+        gaussians: Gaussians with the axes of a .ply, and harmonics of at most degree 3.
     """
     columns = attributes_of(half_turned(gaussians.detach().to("cpu")))
     parts = [values.tobytes() for values in columns.values()]
-    begins = np.cumsum([0, *map(len, parts)]).tolist()  # a row has 4, 12 or 16 bytes: all begin where glTF wants it
+    begins = np.cumsum([0, *map(len, parts)]).tolist()  # rows of 4, 12 or 16 bytes keep glTF's alignment
     document = {
         "asset": {"version": "2.0", "generator": "distilled_splat"},
         "extensionsUsed": [EXTENSION],
@@ -52,15 +52,15 @@ def encode_glb(gaussians: Gaussians) -> bytes:
 
 
 def primitive_of(columns: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Return the description of the one primitive, whose attributes are the accessors in their order."""
+    """Return the description of the only primitive. Its attributes are the accessors in their order."""
     attributes = {name: place for place, name in enumerate(columns)}
     return {"mode": POINTS, "attributes": attributes, "extensions": {EXTENSION: SETTINGS}}
 
 
 def attributes_of(gaussians: Gaussians) -> dict[str, np.ndarray]:
-    """Return the columns under the extension's names, [N, 1 | 3 | 4].
+    """Return the columns by the extension's names, [N, 1 | 3 | 4].
 
-    Scales are lengths, opacities 0 to 1, quaternions x, y, z, w and of length 1.
+    Scales are lengths, opacities are in [0, 1], quaternions are (x, y, z, w) of length 1.
     """
     names = [
         f"SH_DEGREE_{band}_COEF_{place}" for band in range(gaussians.sh_degree + 1) for place in range(2 * band + 1)
@@ -76,7 +76,7 @@ def attributes_of(gaussians: Gaussians) -> dict[str, np.ndarray]:
 
 
 def point_colours(gaussians: Gaussians) -> np.ndarray:
-    """Return colours and opacities for viewers that know points only, [N, 4], uint8: glTF has linear ones there."""
+    """Return linear colours and opacities for viewers that show only points, [N, 4], uint8."""
     shades = (0.5 + SH_DEGREE_0 * gaussians.sh_dc).clamp(0, 1)
     linear = torch.where(shades <= 0.04045, shades / 12.92, ((shades + 0.055) / 1.055) ** 2.4)
     rgba = torch.cat((linear, gaussians.logit_opacities.sigmoid()[:, None]), dim=1)
@@ -84,19 +84,19 @@ def point_colours(gaussians: Gaussians) -> np.ndarray:
 
 
 def accessor_of(values: np.ndarray) -> dict[str, Any]:
-    """Return the description of a column; bytes stand for 0 to 1."""
+    """Return the description of a column; bytes are normalised to [0, 1]."""
     count, width = values.shape
     described = {"componentType": COMPONENTS[values.dtype.kind], "count": count, "type": TYPES[width]}
     return described | ({"normalized": True} if values.dtype.kind == "u" else {})
 
 
 def bounds_of(positions: np.ndarray) -> dict[str, list[float]]:
-    """Return the least and the greatest coordinates, which glTF wants of positions."""
+    """Return the minima and maxima of the coordinates, which glTF requires for positions."""
     return {"min": positions.min(axis=0).tolist(), "max": positions.max(axis=0).tolist()}
 
 
 def container(document: dict[str, Any], body: bytes) -> bytes:
-    """Return a .glb of a JSON and a binary part, each filled up to four bytes."""
+    """Return a .glb with a JSON and a binary part, each padded to a multiple of four bytes."""
     text = json.dumps(document, separators=(",", ":")).encode()
     text, body = text + b" " * (-len(text) % 4), body + bytes(-len(body) % 4)
     content = CHUNK.pack(len(text), b"JSON") + text + CHUNK.pack(len(body), b"BIN\0") + body

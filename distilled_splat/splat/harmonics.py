@@ -1,6 +1,6 @@
-"""Real spherical harmonics in the basis of 3DGS, and how their coefficients turn with the scene.
+"""Real spherical harmonics in the basis of 3DGS, and the rotation of their coefficients.
 
-Every trainer of splats stores coefficients of this basis, whatever version of nerfstudio is installed.
+Every splat trainer stores coefficients of this basis, independently of the version of nerfstudio.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ SAMPLES_PER_COEFFICIENT = 8
 
 
 def harmonics(degree: int, directions: Tensor) -> Tensor:
-    """Evaluate the basis: orthonormal, with the Condon-Shortley phase, orders from -band to band.
+    """Evaluate the basis: orthonormal, with the Condon-Shortley phase, with orders from -band to band.
 
-    An order m above 0 has the real part of (x + i y)^m as its factor, one below 0 the imaginary part.
+    An order m > 0 has the real part of (x + i y)^m as a factor, an order m < 0 the imaginary part of (x + i y)^|m|.
 
     Args:
         degree: highest band, at least 0.
@@ -40,9 +40,9 @@ def harmonics(degree: int, directions: Tensor) -> Tensor:
 
 
 def legendre_functions(order: int, degree: int, z: Tensor) -> list[Tensor]:
-    """Return Legendre's functions of one order and of all bands from it to `degree`, by recurrence from band to band.
+    """Return the associated Legendre functions of one order, for all bands from this order to `degree`, by recurrence.
 
-    They are divided by (1 - z^2)^(order / 2), which makes them polynomials, and have no phase.
+    They are divided by (1 - z^2)^(order / 2), so they are polynomials, and they have no phase.
 
     Args:
         order: at least 0.
@@ -57,10 +57,10 @@ def legendre_functions(order: int, degree: int, z: Tensor) -> list[Tensor]:
 
 
 def harmonics_rotation(orthogonal: Tensor, degree: int) -> Tensor:
-    """Return the matrix that turns coefficients of real spherical harmonics with the scene.
+    """Return the matrix that rotates coefficients of real spherical harmonics with the scene.
 
-    A colour c(d) = Y(d) s becomes c(Q^-1 d) when the scene is turned by Q; so the new coefficients solve
-    Y(d) s' = Y(Q^-1 d) s for all d. Bands are invariant under rotation, so that a few directions determine s' exactly.
+    A colour c(d) = Y(d) s becomes c(Q^-1 d) when Q rotates the scene. So the new coefficients s' solve
+    Y(d) s' = Y(Q^-1 d) s for all d. Bands are invariant under rotation, so a few directions determine s' exactly.
 
     Args:
         orthogonal: Q, a rotation or a reflection, [3, 3].

@@ -1,4 +1,4 @@
-"""Unpack what a stranger has compressed, up to a size that the file itself vouches for."""
+"""Decompress untrusted data up to a limit that depends on the size of the file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import BinaryIO
 from distilled_splat.runs.words import words_of
 
 INFLATION = 40
-"""A file that inflates to more than this many times its size is refused; captures reach about 2."""
+"""A file that inflates to more than this many times its size is refused. Real captures reach about 2."""
 SMALLEST_BUDGET = 1 << 20
 PIECE = 1 << 20
 
@@ -24,12 +24,12 @@ def gunzipped(path: Path, file: BinaryIO, budget: int) -> bytes:
     """Inflate a gzip file.
 
     Args:
-        path: names the file in refusals.
-        file: where to read it from.
-        budget: the most bytes that it may inflate to.
+        path: path of the file, for messages.
+        file: the open file.
+        budget: largest number of inflated bytes.
 
     Raises:
-        ValueError: if it is damaged, or inflates to more.
+        ValueError: if the file is damaged, or inflates to more.
     """
     inflater, pieces, size = zlib.decompressobj(wbits=31), [], 0
     try:
@@ -49,10 +49,10 @@ def gunzipped(path: Path, file: BinaryIO, budget: int) -> bytes:
 
 
 def unzstd(path: Path, data: bytes, size: int) -> bytes:
-    """Inflate a zstd stream to exactly so many bytes; no more are ever inflated.
+    """Inflate a zstd stream to exactly `size` bytes; at most one more byte is inflated.
 
     Raises:
-        ValueError: if there is no decoder, or the stream is damaged or of another size.
+        ValueError: if there is no decoder, or if the stream is damaged or has another size.
     """
     try:
         zstandard = importlib.import_module("zstandard")

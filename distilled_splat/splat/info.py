@@ -1,4 +1,4 @@
-"""What a file of a splat holds, in a line or as JSON."""
+"""Describe splat files in one line each or as JSON."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from distilled_splat.splat.files import read_splat
 from distilled_splat.splat.sog import META
 
 FAINT, OPAQUE = 1 / 255, 0.99
-"""Opacities below the first are never drawn; those above the second hide nearly all that is behind."""
+"""Opacities below `FAINT` are never drawn. Opacities above `OPAQUE` hide nearly everything behind them."""
 
 
 @dataclass(frozen=True)
 class Info:
-    """What a file holds.
+    """The description of a file.
 
     Attributes:
-        path: as it was given.
-        format: its name.
-        version: of the format, empty where it has none.
-        gaussians: how many.
-        sh_degree: of their harmonics.
+        path: the path as given.
+        format: name of the format.
+        version: version of the format; empty if it has none.
+        gaussians: number of Gaussians.
+        sh_degree: degree of the spherical harmonics.
         extent: sizes along x, y and z of the box around the centres, in the file's units.
-        faint: part of the Gaussians whose opacity is below 1/255.
-        opaque: part of those above 0.99.
-        antialiased: whether it is to be rendered so, None where the file does not say.
-        bytes: that the file takes, or all files of an unbundled SOG.
+        faint: fraction of the Gaussians with an opacity below 1/255.
+        opaque: fraction of the Gaussians with an opacity above 0.99.
+        antialiased: whether the splat needs antialiased rendering; None if the file does not say.
+        bytes: size of the file, or of all files of an unbundled SOG.
     """
 
     path: str
@@ -48,7 +48,7 @@ class Info:
 
 
 def info_of(path: Path) -> Info:
-    """Read a file and say what it holds.
+    """Read and describe a file.
 
     Raises:
         ValueError: if it cannot be read as a splat.
@@ -73,13 +73,13 @@ def info_of(path: Path) -> Info:
 
 
 def print_infos(paths: Sequence[Path], as_json: bool, console: Console) -> None:
-    """Print what files hold, for people or as a list of JSON objects; whatever cannot be read is told at the end.
+    """Print the descriptions of files, as lines or as a list of JSON objects; report unreadable files at the end.
 
     Raises:
-        ValueError: if there are no files, or with the reasons, a line for each file that cannot be read.
+        ValueError: if there are no files, or if files cannot be read; then the message has a line for each.
     """
     if not paths:
-        raise ValueError("There is nothing to look at: give one or more files of splats.")
+        raise ValueError("No file is given: give one or more splat files.")
     found: list[Info] = []
     refused: list[str] = []
     for path in paths:
@@ -97,8 +97,8 @@ def print_infos(paths: Sequence[Path], as_json: bool, console: Console) -> None:
 
 
 def words_of_info(info: Info) -> str:
-    """Return what a file holds as a line for people."""
-    mode = {None: "antialiasing not said", True: "antialiased", False: "not antialiased"}[info.antialiased]
+    """Return the description of a file as one line."""
+    mode = {None: "antialiasing unknown", True: "antialiased", False: "not antialiased"}[info.antialiased]
     size = " x ".join(f"{side:.3g}" for side in info.extent)
     return (
         f"{' '.join((info.format, info.version)).rstrip()}: {info.gaussians} Gaussians of degree {info.sh_degree}, "

@@ -1,4 +1,4 @@
-"""Read mkkellogg's .ksplat: sections of Gaussians in full or in half precision, whose centres lie in buckets."""
+"""Read mkkellogg's .ksplat: sections of Gaussians in full or half precision, with centres relative to buckets."""
 
 from __future__ import annotations
 
@@ -13,36 +13,37 @@ import numpy as np
 from distilled_splat.splat.splat_file import SplatFile, coefficients, gaussians_of, log, logit
 
 HEADER = struct.Struct("<BB2xIIIIH2x3f2f")
-"""Version, places for sections, sections, places for Gaussians, Gaussians, compression, centre, range of harmonics."""
+"""Version, largest and actual number of sections, largest and actual number of Gaussians, compression, centre, range
+of harmonics."""
 HEADER_BYTES = 4096
 SECTION = struct.Struct("<IIIIfHxxI4xIIH")
-"""Gaussians, places for them, size of a bucket, buckets, width of a bucket, bytes of a bucket, levels of half a width,
-(bytes of the section,) full buckets, others, degree."""
+"""Number of Gaussians, largest number of Gaussians, Gaussians in a bucket, buckets, width of a bucket, bytes of a
+bucket, levels of half a width, (bytes of the section,) full buckets, other buckets, degree."""
 SECTION_BYTES = 1024
 DEFAULT_LEVELS = 32767
 DEFAULT_RANGE = 1.5
 COEFFICIENTS = (0, 3, 8)
 FLOATS = {0: ("<f4", "<f4", "<f4"), 1: ("<u2", "<f2", "<f2"), 2: ("<u2", "<f2", "u1")}
-"""By compression: how centres, scales with rotations, and harmonics are stored."""
+"""Types of centres, of scales and rotations, and of harmonics, by compression."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """Gaussians of one degree: how many are there, and where their numbers lie.
+    """A section: Gaussians of one degree, and the positions of their numbers in the file.
 
     Attributes:
-        count: of Gaussians.
-        row: of one of them.
-        bucket_size: Gaussians in a full bucket.
+        count: number of Gaussians.
+        row: type of one Gaussian's row.
+        bucket_size: number of Gaussians in a full bucket.
         full: number of full buckets.
-        step: of a centre, in world units.
-        levels: the level of the middle of a bucket.
-        degree: of the harmonics.
-        buckets: byte at which the sizes of the other buckets, and then the middles of all begin.
+        step: step of a centre's coordinate, in world units.
+        levels: level of the middle of a bucket.
+        degree: degree of the harmonics.
+        buckets: first byte of the sizes of the other buckets, which the middles of all buckets follow.
         others: number of buckets that are not full.
-        bucket_bytes: of one bucket's middle.
-        num_buckets: of both kinds.
-        rows: byte at which the Gaussians begin.
+        bucket_bytes: bytes of one bucket's middle.
+        num_buckets: number of all buckets.
+        rows: first byte of the Gaussians.
     """
 
     count: int
@@ -60,7 +61,7 @@ class Section:
 
 
 def row_of(compression: int, degree: int) -> np.dtype:
-    """Return how one Gaussian is stored."""
+    """Return the type of one Gaussian's row."""
     centre, number, harmonic = FLOATS[compression]
     return np.dtype(
         [
@@ -74,10 +75,10 @@ def row_of(compression: int, degree: int) -> np.dtype:
 
 
 def read_ksplat(path: Path) -> SplatFile:
-    """Read a .ksplat of version 0.x, of any compression and of degree 0 to 2.
+    """Read a .ksplat of version 0.x, of any compression, and of degree 0 to 2.
 
     Raises:
-        ValueError: if it is not one, is truncated, or contradicts itself.
+        ValueError: if the file is not a .ksplat, is truncated, or contradicts itself.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -88,22 +89,22 @@ def read_ksplat(path: Path) -> SplatFile:
         if major != 0 or compression not in FLOATS:
             raise ValueError(f"{path} is not a .ksplat file of version 0: convert it to a plain .ply.")
         if HEADER_BYTES + places * SECTION_BYTES > size:
-            raise ValueError(f"{path} declares {places} sections and holds {size} bytes: it is truncated or damaged.")
+            raise ValueError(f"{path} declares {places} sections, but has {size} bytes: it is truncated or damaged.")
         sections = list(sections_of(path, file, places, compression, size))
         span = (least or -DEFAULT_RANGE, greatest or DEFAULT_RANGE)
         highest = max((section.degree for section in sections), default=0)
         parts = [part_of(path, file, section, span, highest) for section in sections]
     if not parts:
-        raise ValueError(f"{path} holds a splat of zero Gaussians: there is nothing to learn from it.")
+        raise ValueError(f"{path} has no Gaussians: give another file.")
     joined = [np.concatenate(arrays) for arrays in zip(*parts)]
     return SplatFile(path, gaussians_of(*joined), "ksplat", f"{major}.{minor}")
 
 
 def sections_of(path: Path, file: BinaryIO, places: int, compression: int, size: int) -> Iterator[Section]:
-    """Go through the headers of the sections that hold Gaussians, each held against the file's size.
+    """Yield the sections that have Gaussians, each checked against the file's size.
 
     Raises:
-        ValueError: if one declares more than the file holds, or a degree that there is not.
+        ValueError: if a section declares more than the file has, or an invalid degree.
     """
     begin = HEADER_BYTES + places * SECTION_BYTES
     for place in range(places):
@@ -112,13 +113,13 @@ def sections_of(path: Path, file: BinaryIO, places: int, compression: int, size:
             file.read(SECTION.size)
         )
         if degree >= len(COEFFICIENTS):
-            raise ValueError(f"{path} is a damaged .ksplat file: it has no harmonics of degree {degree}.")
+            raise ValueError(f"{path} is a damaged .ksplat file: {degree} is not a valid degree of harmonics.")
         row = row_of(compression, degree)
         rows = begin + 4 * others + bucket_bytes * num_buckets
         end = rows + row.itemsize * room
         if count > room or end > size:
             raise ValueError(
-                f"{path} declares {count} Gaussians, {end} bytes, and holds {size}: it is truncated or damaged. "
+                f"{path} declares {count} Gaussians, {end} bytes, but has {size}: it is truncated or damaged. "
                 "Export it again."
             )
         if count:
@@ -136,11 +137,11 @@ def part_of(
     """Read one section's means, quaternions, log scales, logit opacities, and harmonics of degree 0 and above.
 
     Args:
-        path: names the file in refusals.
-        file: where to read.
-        section: where the numbers lie.
-        span: least and greatest coefficient that a byte stands for.
-        degree: of the harmonics to return.
+        path: path of the file, for messages.
+        file: the open file.
+        section: the section to read.
+        span: coefficients for the bytes 0 and 255.
+        degree: degree of the harmonics to return.
 
     Raises:
         ValueError: if a Gaussian lies in a bucket that is not there.
@@ -177,6 +178,6 @@ def middles(path: Path, file: BinaryIO, section: Section) -> np.ndarray:
     if in_full:
         bucket = np.where(places < in_full, places // max(section.bucket_size, 1), bucket)
     if section.bucket_bytes < 12 or int(bucket.max()) >= section.num_buckets:
-        raise ValueError(f"{path} is a damaged .ksplat file: a Gaussian lies in no bucket. Export it again.")
+        raise ValueError(f"{path} is a damaged .ksplat file: a Gaussian is not in any bucket. Export it again.")
     table = table.reshape(section.num_buckets, section.bucket_bytes)[:, :12]
     return np.ascontiguousarray(table).view("<f4").astype(np.float64)[bucket]

@@ -1,4 +1,4 @@
-"""Mip-Splatting's 3D smoothing filter, fused into the Gaussians that it was trained on."""
+"""Fuse Mip-Splatting's 3D smoothing filter into the Gaussians."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from distilled_splat.splat.splat_file import logit
 
 
 def fused(gaussians: Gaussians, radii: np.ndarray) -> Gaussians:
-    """Convolve each Gaussian with an isotropic one, so that it has as much mass as before.
+    """Convolve each Gaussian with an isotropic Gaussian, without changing its mass.
 
     A scale s becomes sqrt(s^2 + f^2), and an opacity is multiplied by sqrt(det S / det S'), with the covariances S
-    before and S' after. The trainer itself writes this for viewers as its fused .ply.
+    before and S' after. The trainer writes the same numbers into its fused .ply for viewers.
 
     Args:
-        gaussians: as the trainer optimised them.
+        gaussians: the Gaussians as the trainer optimised them.
         radii: standard deviation f of each Gaussian's filter, in world units, [N].
     """
     with np.errstate(all="ignore"):

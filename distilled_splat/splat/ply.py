@@ -1,4 +1,4 @@
-"""Read a Gaussian .ply of any trainer: numbers only, and nothing is allocated before the file's size vouches for it."""
+"""Read a Gaussian .ply of any trainer: numbers only, with memory only after a check of the file's size."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from distilled_splat.splat.splat_file import SplatFile, coefficients, gaussians_
 REST_COUNTS = (0, 9, 24, 45, 72)
 """Numbers of f_rest properties for degrees 0 to 4."""
 LOG_FLATNESS = np.log(1e-3)
-"""Of a 2D Gaussian: the logarithm of its thickness by its smaller width."""
+"""Logarithm of the ratio of a 2D Gaussian's thickness to its smaller width."""
 RENDER_MODE = re.compile(rb"^comment[ \t]+SplatRenderMode:[ \t]*(\w+)", re.MULTILINE)
-"""Where Brush says how a splat is to be rendered: `mip` with antialiasing, `default` without."""
+"""Brush's comment on the rendering of a splat: `mip` is antialiased, `default` is not."""
 
 
 def read_columns(path: Path, header: Header) -> dict[str, np.ndarray]:
-    """Read the vertices' properties, each [N].
+    """Read the properties of the vertices, each [N].
 
     Raises:
-        ValueError: if the rows are not what the header says.
+        ValueError: if the rows do not match the header.
     """
     names, count, before = header.properties("vertex"), header.counts["vertex"], header.before("vertex")
     if header.byte_order is not None:
@@ -49,13 +49,13 @@ def read_columns(path: Path, header: Header) -> dict[str, np.ndarray]:
 def read_ply(path: Path) -> SplatFile:
     """Read an exported splat as Inria, gsplat, nerfstudio, Brush, OpenSplat and Mip-Splatting write it.
 
-    Binary of either byte order or ascii; degree 0 to 4 of spherical harmonics, or plain colours (red, green, blue);
-    other properties, such as normals, are passed over. Opacities are logits, scales logarithms, and f_rest holds all
-    of red, then green, then blue. Without a third scale they are 2D Gaussians, which lie flat along their third axis.
-    Mip-Splatting's `filter_3D` is fused into scales and opacities. A compressed .ply has a reader of its own.
+    The file is binary in either byte order, or ascii. It has spherical harmonics of degree 0 to 4, or plain colours
+    (red, green, blue). Other properties, such as normals, are ignored. Opacities are logits, scales are logarithms, and
+    f_rest has all of red, then green, then blue. Without a third scale they are 2D Gaussians, flat along their third
+    axis. Mip-Splatting's `filter_3D` is fused into scales and opacities. A compressed .ply has its own reader.
 
     Raises:
-        ValueError: if the file is not such a splat, is truncated, or declares more than it holds.
+        ValueError: if the file is not such a splat, is truncated, or declares more than it has.
     """
     header = read_header(path)
     names = header.properties("vertex")
@@ -64,7 +64,7 @@ def read_ply(path: Path) -> SplatFile:
     rest = [name for name in names if re.fullmatch(r"f_rest_\d+", name)]
     if len(rest) not in REST_COUNTS or set(rest) != {f"f_rest_{i}" for i in range(len(rest))}:
         raise ValueError(
-            f"{path} has {len(rest)} f_rest properties: 0, 9, 24, 45 or 72 belong to degrees 0 to 4 of harmonics."
+            f"{path} has {len(rest)} f_rest properties: degrees 0 to 4 of harmonics have 0, 9, 24, 45 or 72."
         )
     flat = {"scale_0", "scale_1"} <= set(names) and "scale_2" not in names
     plain = not any(name in names for name in ("f_dc_0", *rest)) and "red" in names
@@ -73,7 +73,7 @@ def read_ply(path: Path) -> SplatFile:
     groups = (position, rotation, scale[:2] if flat else scale, opacity, colours)
     missing = [name for group in groups for name in group if name not in names]
     if missing:
-        raise ValueError(f"{path} is a .ply, but holds no Gaussians: it lacks {', '.join(missing[:4])}.")
+        raise ValueError(f"{path} is a .ply without Gaussians: it lacks {', '.join(missing[:4])}.")
     try:
         rows = read_columns(path, header)
     except ValueError as error:
@@ -101,11 +101,11 @@ def read_ply(path: Path) -> SplatFile:
 
 
 def render_mode(header: Header) -> Optional[bool]:
-    """Return whether a .ply is to be rendered antialiased, None where it does not say."""
+    """Return whether a .ply needs antialiased rendering; None if it does not say."""
     found = RENDER_MODE.search(header.text)
     return None if found is None else found.group(1) == b"mip"
 
 
 def ply_megabytes(count: int, sh_degree: int) -> float:
-    """Return the size of an exported .ply in 10^6 bytes: 14 floats a Gaussian and its coefficients above degree 0."""
+    """Return the size of an exported .ply in 10^6 bytes: 14 floats per Gaussian and all coefficients."""
     return count * 4 * (14 + 3 * (sh_degree + 1) ** 2) / 1e6

@@ -1,4 +1,4 @@
-"""The header of a .ply file of somebody else's: read, bounded, and checked before its numbers are."""
+"""Read and check the header of an untrusted .ply, before its numbers are read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from plyfile import PlyData, PlyElement, PlyListProperty
 from distilled_splat.runs.words import words_of
 
 LONGEST_HEADER = 1 << 16
-"""Bytes; the header of a splat of degree 4 has about 2000."""
+"""Bytes. The header of a splat of degree 4 has about 2000."""
 SHAPE = (
     ("x", "y", "z"),
     ("rot_0", "rot_1", "rot_2", "rot_3"),
@@ -27,14 +27,14 @@ REMARK = re.compile(rb"^(comment|obj_info).*\n", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Header:
-    """What a .ply declares.
+    """The declarations of a .ply.
 
     Attributes:
         elements: the elements by name, in the file's order, without any rows.
         counts: the declared number of rows of each.
-        byte_order: of binary numbers, < or >; None where numbers are text.
+        byte_order: byte order of binary numbers, < or >; None if the numbers are text.
         size: length of the header in bytes.
-        text: the header as it stands, up to its last line.
+        text: the header without its last line.
     """
 
     elements: dict[str, PlyElement]
@@ -44,31 +44,31 @@ class Header:
     text: bytes
 
     def properties(self, element: str) -> tuple[str, ...]:
-        """Return the names of an element's properties, empty if there is no such element."""
+        """Return the names of an element's properties; empty if there is no such element."""
         return tuple(item.name for item in self.elements[element].properties) if element in self.elements else ()
 
     def kinds(self, element: str) -> set[str]:
-        """Return the types of an element's properties as NumPy names them, empty if there is no such element."""
+        """Return NumPy's names of the types of an element's properties; empty if there is no such element."""
         found = self.elements[element].properties if element in self.elements else ()
         return {str(item.dtype("<")).removeprefix("<") for item in found}
 
     def row_bytes(self, element: str) -> int:
-        """Return the bytes that a row of an element takes, at least: a number as text has a digit and a space."""
+        """Return the least bytes of an element's row. A number as text has at least a digit and a space."""
         if self.byte_order is None:
             return 2 * len(self.properties(element))
         return self.elements[element].dtype(self.byte_order).itemsize
 
     def before(self, element: str) -> list[str]:
-        """Return the names of the elements whose rows come before those of this one."""
+        """Return the names of the elements before this element."""
         names = list(self.elements)
         return names[: names.index(element)]
 
 
 def read_header(path: Path) -> Header:
-    """Read a .ply's header and see that the file is long enough for the rows that it declares.
+    """Read a .ply's header, and check that the file is long enough for the declared rows.
 
     Raises:
-        ValueError: if the file is not a .ply, declares more than it holds, or holds lists.
+        ValueError: if the file is not a .ply, declares more than it has, or has lists.
     """
     with path.open("rb") as file:
         start = file.read(LONGEST_HEADER)
@@ -77,7 +77,7 @@ def read_header(path: Path) -> Header:
         raise ValueError(f"{path} is not a .ply file: it does not begin with a .ply header.")
     newline = start[3:5] if start[3:5] == b"\r\n" else start[3:4]
     counts = [int(count) for _, count in COUNT.findall(head)]
-    # the same header with no rows and no remarks, which may be in any encoding
+    # the same header without rows, and without comments, which may be in any encoding
     bare = COUNT.sub(rb"\g<1>0", REMARK.sub(b"", head)) + end + newline
     try:
         parsed = PlyData.read(io.BytesIO(bare))
@@ -96,11 +96,11 @@ def read_header(path: Path) -> Header:
     except Exception as error:
         raise ValueError(f"{path} has a damaged .ply header ({words_of(error)}).") from error
     if lists:
-        raise ValueError(f"{path} holds lists of numbers (a mesh?): a Gaussian .ply has plain numbers only.")
+        raise ValueError(f"{path} has lists of numbers (a mesh?): a Gaussian .ply has only plain numbers.")
     there = max(path.stat().st_size - header.size, 0)
-    if needed > there + (header.byte_order is None):  # the last number of a text needs no space behind it
+    if needed > there + (header.byte_order is None):  # the last number of a text needs no space after it
         raise ValueError(
-            f"{path} declares {header.counts.get('vertex', 0)} Gaussians, at least {needed} bytes, and holds {there}: "
+            f"{path} declares {header.counts.get('vertex', 0)} Gaussians, at least {needed} bytes, but has {there}: "
             "it is truncated or damaged. Export it again."
         )
     return header

@@ -1,4 +1,4 @@
-"""Read PlayCanvas' SOG, bundled in a .sog or as a folder of meta.json and pictures: a pixel a Gaussian."""
+"""Read PlayCanvas' SOG, a bundled .sog or a folder of meta.json and pictures, with one pixel per Gaussian."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from distilled_splat.splat.splat_file import SplatFile, gaussians_of, logit
 
 META = "meta.json"
 LONGEST_META = 1 << 20
-"""Bytes; with its three codebooks it has about 16 thousand."""
+"""Bytes. A meta.json with its three codebooks has about 16 thousand."""
 INFLATION = 10
-"""Pictures of more than this many times the size of the file are refused; those of captures reach about 2."""
+"""Pictures of more than this many times the size of the file are refused. Real captures reach about 2."""
 SMALLEST_BUDGET = 1 << 22
 COEFFICIENTS = (0, 3, 8, 15)
 PALETTE_COLUMNS = 64
 TAG = 252
-"""Of a quaternion: the alpha of its pixel is this and the place of its largest part."""
+"""The alpha of a quaternion's pixel is this number plus the index of the largest component."""
 
 
 class Pictures:
-    """The pictures of one file, decoded one at a time, and all of them within what the file's size vouches for."""
+    """The pictures of one file, decoded one at a time, up to a total size that depends on the size of the file."""
 
     def __init__(self, archive: Archive) -> None:
         self.archive = archive
@@ -41,7 +41,7 @@ class Pictures:
             Red, green, blue and alpha, [H, W, 4], uint8.
 
         Raises:
-            ValueError: if it is missing, not a picture, or too large.
+            ValueError: if the picture is missing, cannot be decoded, or is too large.
         """
         content = self.archive.read(name, max(self.archive.size, SMALLEST_BUDGET))
         try:
@@ -50,7 +50,7 @@ class Pictures:
                 if self.budget < 0:
                     raise ValueError(f"its pictures are larger than those of a splat of {self.archive.size} bytes")
                 return np.asarray(image.convert("RGBA"))
-        except Exception as error:  # Pillow raises what its decoders raise
+        except Exception as error:  # Pillow passes on the errors of its decoders
             raise ValueError(f"{self.archive.path}: {name} cannot be read as a picture ({words_of(error)}).") from error
 
 
@@ -61,7 +61,7 @@ def read_sog(path: Path) -> SplatFile:
         path: a .sog bundle, a meta.json beside its pictures, or the folder of both.
 
     Raises:
-        ValueError: if it is not one, is damaged, or unpacks to more than its size vouches for.
+        ValueError: if the file is not a SOG, is damaged, or unpacks to too many bytes for its size.
     """
     archive = Archive(path.parent if path.name == META else path)
     try:
@@ -69,10 +69,10 @@ def read_sog(path: Path) -> SplatFile:
         version = int(meta.get("version", 1))
         count = int(meta["count"] if version >= 2 else meta["means"]["shape"][0])
         if version not in (1, 2) or count < 0:
-            raise ValueError(f"there is no version {version}")
+            raise ValueError(f"version {version} is unknown")
         return SplatFile(path, gaussians_of(*arrays_of(meta, version, count, Pictures(archive))), "sog", f"{version}")
     except (KeyError, TypeError, IndexError, AttributeError, RecursionError, OverflowError) as error:
-        raise ValueError(f"{path} is a damaged SOG: its {META} lacks something ({type_and_words(error)}).") from error
+        raise ValueError(f"{path} is a damaged SOG: its {META} is incomplete ({type_and_words(error)}).") from error
     except ValueError as error:
         if str(error).startswith(str(archive.path)):
             raise
@@ -80,10 +80,11 @@ def read_sog(path: Path) -> SplatFile:
 
 
 def arrays_of(meta: dict[str, Any], version: int, count: int, pictures: Pictures) -> tuple[np.ndarray, ...]:
-    """Decode what meta.json describes: means, quaternions, log scales, logit opacities, and harmonics.
+    """Decode means, quaternions, log scales, logit opacities and harmonics, as described by meta.json.
 
     Raises:
-        ValueError: if a picture is too small for the Gaussians, or names a codebook's entry that is not there.
+        ValueError: if a picture is too small for the Gaussians, or has an invalid rotation.
+        IndexError: if a picture refers to a missing entry of a codebook.
     """
 
     def picture(name: str, place: int = 0) -> np.ndarray:
@@ -118,31 +119,31 @@ def arrays_of(meta: dict[str, Any], version: int, count: int, pictures: Pictures
 
 
 def palette_of(meta: dict[str, Any], version: int, pixels: np.ndarray) -> np.ndarray:
-    """Return the coefficients that labels stand for, [P, 3 | 8 | 15, 3]: 64 sets of them lie side by side in a row.
+    """Return the coefficients of all labels, [P, 3 | 8 | 15, 3]. A row of the picture has 64 sets side by side.
 
     Raises:
-        ValueError: if the picture has another width than its degree asks for.
+        ValueError: if the width of the picture does not match the degree.
     """
     height, width, _ = pixels.shape
     bands = width // PALETTE_COLUMNS
     if bands not in COEFFICIENTS[1:] or width % PALETTE_COLUMNS or meta.get("bands") not in (
         None, COEFFICIENTS.index(bands),
     ):  # fmt: skip
-        raise ValueError(f"harmonics do not lie in a picture {width} pixels wide")
+        raise ValueError(f"a picture of harmonics cannot be {width} pixels wide")
     values = between(meta, pixels[..., :3] / 255) if version == 1 else entries(meta, pixels[..., :3])
     return values.astype(np.float32).reshape(height * PALETTE_COLUMNS, bands, 3)
 
 
 def between(meta: dict[str, Any], fractions: np.ndarray) -> np.ndarray:
-    """Return numbers between meta.json's `mins` and `maxs`, one of each or one for each channel."""
+    """Interpolate between meta.json's `mins` and `maxs`, which are single numbers or have one per channel."""
     least, greatest = np.array(meta["mins"], np.float64), np.array(meta["maxs"], np.float64)
     return least + fractions * (greatest - least)
 
 
 def entries(meta: dict[str, Any], places: np.ndarray) -> np.ndarray:
-    """Return the numbers of a codebook at these places.
+    """Return the numbers of a codebook at these indices.
 
     Raises:
-        IndexError: if it is shorter.
+        IndexError: if the codebook is shorter.
     """
     return np.array(meta["codebook"], np.float64)[places]

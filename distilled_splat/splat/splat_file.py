@@ -1,4 +1,4 @@
-"""What a reader of any format hands on: the Gaussians, and what the file says about them."""
+"""The result of every reader: the Gaussians, and what the file says about them."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from torch import Tensor
 from distilled_splat.splat.gaussians import SH_DEGREE_0, Gaussians
 
 LARGEST_LOGIT = 20.0
-"""Stands for an infinite logit: the opacity is 1 or 0 in 32-bit floats, and gradients stay numbers."""
+"""Replaces an infinite logit. The opacity is 1 or 0 in 32-bit floats, and gradients stay finite."""
 SMALLEST_LOG_SCALE = -20.0
-"""Stands for the logarithm of a scale of 0."""
+"""Replaces the logarithm of a scale of 0."""
 
 
 @dataclass(frozen=True)
 class SplatFile:
-    """One file of a splat.
+    """A splat file.
 
     Attributes:
         path: the file, or the folder of an unbundled SOG.
         gaussians: its Gaussians, with no number that is NaN or infinite.
-        format: its name, such as ply or spz.
-        version: of the format, empty where it has none.
-        antialiased: whether it is to be rendered with the antialiased rasterizer; None where the file does not say.
-        other_axes: what files of this format also have for x, y and z, by name: the transform [3, 4] that turns what
-            was read to what it is then.
+        format: name of the format, such as ply or spz.
+        version: version of the format; empty if it has none.
+        antialiased: whether the splat needs the antialiased rasterizer; None if the file does not say.
+        other_axes: other axes that files of this format may have, by name: the transforms [3, 4] from the axes that
+            the reader assumed to the right ones.
     """
 
     path: Path
@@ -49,7 +49,7 @@ def gaussians_of(
     sh_dc: np.ndarray,
     sh_rest: Optional[np.ndarray] = None,
 ) -> Gaussians:
-    """Make Gaussians of arrays of any numbers; their shapes are those of `Gaussians`, without `sh_rest` degree 0."""
+    """Make Gaussians from arrays of any type, with the shapes of `Gaussians`. Without `sh_rest` the degree is 0."""
     rest = np.zeros((len(means), 0, 3)) if sh_rest is None else sh_rest
     with np.errstate(over="ignore", invalid="ignore"):
         arrays = [np.array(a, np.float32, order="C") for a in (means, quats, log_scales, logit_opacities, sh_dc, rest)]
@@ -57,34 +57,34 @@ def gaussians_of(
 
 
 def logit(opacities: np.ndarray) -> np.ndarray:
-    """Return the inverse sigmoid of opacities in 0 to 1; that of 0 and of 1 is infinite."""
+    """Return the inverse sigmoid of opacities in [0, 1]. It is infinite for 0 and 1."""
     with np.errstate(divide="ignore"):
         opacities = np.asarray(opacities, np.float64)
         return np.log(opacities) - np.log1p(-opacities)
 
 
 def log(scales: np.ndarray) -> np.ndarray:
-    """Return the natural logarithm of scales; that of 0 is infinite, that of a negative number is NaN."""
+    """Return the natural logarithm of scales. It is infinite for 0, and NaN for a negative number."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.log(np.asarray(scales, np.float64))
 
 
 def coefficients(colours: np.ndarray) -> np.ndarray:
-    """Return the coefficients of degree 0 that show as colours in 0 to 1."""
+    """Return the coefficients of degree 0 for colours in [0, 1]."""
     return (np.asarray(colours, np.float64) - 0.5) / SH_DEGREE_0
 
 
 def whole(file: SplatFile) -> SplatFile:
-    """Return a file whose numbers are all finite.
+    """Return the file with finite numbers only.
 
-    Editors write an infinite logit for a Gaussian that is quite opaque (or quite transparent), and the logarithm of 0
-    for one that is flat. Those become large finite numbers that render the same.
+    Editors write an infinite logit for a fully opaque or fully transparent Gaussian, and the logarithm of 0 for a flat
+    one. They are replaced by large finite numbers that render the same.
 
     Raises:
-        ValueError: naming the file, if it holds no Gaussians, or a number that is NaN or infinite otherwise.
+        ValueError: if the file has no Gaussians, or any other number that is NaN or infinite.
     """
     if len(file.gaussians) == 0:
-        raise ValueError(f"{file.path} holds a splat of zero Gaussians: there is nothing to learn from it.")
+        raise ValueError(f"{file.path} has no Gaussians: give another file.")
     opacities, scales = file.gaussians.logit_opacities, file.gaussians.log_scales
     gaussians = replace(
         file.gaussians,
@@ -94,7 +94,7 @@ def whole(file: SplatFile) -> SplatFile:
     for tensor in fields(gaussians):
         if not bool(torch.isfinite(getattr(gaussians, tensor.name)).all()):
             raise ValueError(
-                f"{file.path}: {tensor.name} holds NaN or infinite values: its training diverged, or the file is "
+                f"{file.path}: {tensor.name} has NaN or infinite values: its training diverged, or the file is "
                 "damaged. Export it again, or give another."
             )
     return replace(file, gaussians=gaussians)

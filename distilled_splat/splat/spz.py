@@ -1,4 +1,4 @@
-"""Read Niantic's .spz of versions 1 to 4, gzipped, bare, or in streams of zstd."""
+"""Read Niantic's .spz of versions 1 to 4: compressed with gzip, uncompressed, or in zstd streams."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ GZIP = b"\x1f\x8b"
 HEADER = struct.Struct("<4sIIBBBB")
 """Magic, version, Gaussians, degree, fractional bits, flags, and in version 4 the number of streams."""
 HEADER_4 = 32
-"""Bytes; a place for the table of contents follows the number of streams, and then nothing."""
+"""Bytes. The position of the table of contents follows the number of streams; the rest is unused."""
 ANTIALIASED = 1
 COEFFICIENTS = (0, 3, 8, 15, 24)
 COLOUR_RANGE = 0.15
-"""Coefficients of degree 0 lie between -0.5 and 0.5 of this fraction."""
+"""Coefficients of degree 0 are between -0.5 and 0.5 divided by this number."""
 LARGEST_FRACTION = 24
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a .spz declares: version, Gaussians, degree of harmonics, bits behind the point, and two flags."""
+    """The declarations of a .spz: version, Gaussians, degree of harmonics, fractional bits, flags and streams."""
 
     version: int
     count: int
@@ -40,7 +40,7 @@ class Header:
 
     @property
     def sections(self) -> dict[str, int]:
-        """The bytes of positions, alphas, colours, scales, rotations and harmonics, in the file's order."""
+        """The sizes of positions, alphas, colours, scales, rotations and harmonics in bytes, in the file's order."""
         each = {
             "positions": 6 if self.version == 1 else 9,
             "alphas": 1,
@@ -56,8 +56,8 @@ def read_spz(path: Path) -> SplatFile:
     """Read a .spz.
 
     Raises:
-        ValueError: if the file is damaged, inflates without measure, is of another version, or if it is of version 4
-            and there is no decoder of zstd.
+        ValueError: if the file is damaged, inflates to too many bytes, or has another version, or if it has version 4
+            and no zstd decoder is installed.
     """
     with path.open("rb") as file:
         start = file.read(HEADER.size)
@@ -84,7 +84,7 @@ def header_of(path: Path, start: bytes, versions: tuple[int, ...]) -> Header:
     """Read the header.
 
     Raises:
-        ValueError: if it is none of these versions.
+        ValueError: if the file does not have one of these versions.
     """
     if len(start) < HEADER.size:
         raise ValueError(f"{path} is not a .spz file: it is too short for a header.")
@@ -97,18 +97,18 @@ def header_of(path: Path, start: bytes, versions: tuple[int, ...]) -> Header:
 
 
 def declares_more(path: Path, header: Header, needed: int, there: int) -> ValueError:
-    """Return the refusal of a file that is shorter than its header says."""
+    """Return the error for a file that is shorter than its header says."""
     return ValueError(
-        f"{path} declares {header.count} Gaussians, {needed} bytes, and holds {there}: it is truncated or damaged. "
+        f"{path} declares {header.count} Gaussians, {needed} bytes, but has {there}: it is truncated or damaged. "
         "Export it again."
     )
 
 
 def streams(path: Path, content: bytes, header: Header, budget: int) -> list[memoryview]:
-    """Inflate the streams of version 4 one by one; a table of contents names their sizes, and empty ones are left out.
+    """Inflate the streams of version 4 one by one. Empty sections have no stream; a table of contents has the sizes.
 
     Raises:
-        ValueError: if the table contradicts the header or the file, or the streams contradict the table.
+        ValueError: if the table contradicts the header or the file, or a stream contradicts the table.
     """
     sections = list(header.sections.values())
     wanted = [size for size in sections if size > 0]
@@ -116,13 +116,13 @@ def streams(path: Path, content: bytes, header: Header, budget: int) -> list[mem
         raise declares_more(path, header, sum(wanted), len(content))
     (place,) = struct.unpack_from("<I", content, HEADER.size) if len(content) >= HEADER_4 else (0,)
     if place < HEADER_4 or place + 16 * header.streams > len(content) or header.streams != len(wanted):
-        raise ValueError(f"{path} is a damaged .spz file: its table of contents is not there. Export it again.")
+        raise ValueError(f"{path} is a damaged .spz file: its table of contents is missing. Export it again.")
     table = [struct.unpack_from("<QQ", content, place + 16 * i) for i in range(header.streams)]
     if [inflated for _, inflated in table] != wanted:
-        raise ValueError(f"{path} is a damaged .spz file: its streams are not as long as its header says.")
+        raise ValueError(f"{path} is a damaged .spz file: its streams do not match its header. Export it again.")
     begins = place + 16 * header.streams + np.cumsum([0, *(packed for packed, _ in table)], dtype=object)
     if begins[-1] > len(content):
-        raise ValueError(f"{path} is truncated: a stream ends behind the file. Export it again.")
+        raise ValueError(f"{path} is truncated: a stream ends after the end of the file. Export it again.")
     found = (
         unzstd(path, content[begin : begin + packed], inflated) for begin, (packed, inflated) in zip(begins, table)
     )
@@ -130,7 +130,7 @@ def streams(path: Path, content: bytes, header: Header, budget: int) -> list[mem
 
 
 def decoded(path: Path, header: Header, sections: list[memoryview]) -> SplatFile:
-    """Turn the six sections, of the lengths that the header names, into numbers."""
+    """Decode the six sections, which have the lengths in the header."""
     positions, alphas, colours, scales, rotations, harmonics = (np.frombuffer(part, np.uint8) for part in sections)
     count, smallest_three = header.count, header.version >= 3
     if header.version == 1:
@@ -154,10 +154,11 @@ def decoded(path: Path, header: Header, sections: list[memoryview]) -> SplatFile
 
 
 def packed_quaternions(packed: np.ndarray) -> np.ndarray:
-    """Read quaternions of versions 3 and 4: the place of the largest part, and the others' signs and sizes.
+    """Unpack quaternions of versions 3 and 4: the index of the largest component, and sign and size of the others.
 
     Args:
-        packed: two bits, and three times one and nine of which the lowest belong to the last part, [N], uint32.
+        packed: two bits for the index, then a sign bit and nine bits per component, the last component in the lowest
+            bits, [N], uint32.
 
     Returns:
         x, y, z, w, of length 1, [N, 4].
@@ -168,5 +169,5 @@ def packed_quaternions(packed: np.ndarray) -> np.ndarray:
 
 
 def three_of_four(parts: np.ndarray) -> np.ndarray:
-    """Read quaternions of versions 1 and 2, the bytes of x, y and z [N, 3], and return x, y, z, w, [N, 4]."""
+    """Unpack quaternions of versions 1 and 2 from the bytes of x, y, z [N, 3]; return x, y, z, w, [N, 4]."""
     return with_largest(parts / 127.5 - 1, np.full(len(parts), 3))

@@ -1,7 +1,7 @@
-"""Write PlayCanvas' streamed SOG: chunks of a scene at several levels of detail, and a lod-meta.json that finds them.
+"""Write PlayCanvas' streamed SOG: chunks of a scene at several levels of detail, and lod-meta.json as their index.
 
 https://developer.playcanvas.com/user-manual/gaussian-splatting/formats/streamed-sog describes version 1. Every chunk of
-every level is an unbundled SOG in a folder of its own, so that a viewer loads just what it shows.
+every level is an unbundled SOG in its own folder, so a viewer loads only what it shows.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ DIGITS = 7
 
 @dataclass(frozen=True)
 class Account:
-    """What is said of a chunk.
+    """The description of a chunk.
 
     Attributes:
-        low: least corner of a box around its Gaussians of all levels, 3 coordinates.
-        high: greatest corner.
-        errors: of every level, how far it is from the first: 0 for that, and no level less than the one before it.
+        low: minimum corner of a box around the Gaussians of all levels, 3 coordinates.
+        high: maximum corner.
+        errors: difference of each level from the first: 0 for the first level, and never less than the level before.
     """
 
     low: list[float]
@@ -42,7 +42,7 @@ class Account:
 
 
 def alike(levels: Sequence[Gaussians]) -> list[Gaussians]:
-    """Return splats with harmonics of one degree, the highest that any has and a SOG holds; what one lacks is zero."""
+    """Return splats with harmonics of one degree, the highest of all that a SOG can have. New coefficients are zero."""
     cut = [with_degree(level, FORMATS["sog"].highest_degree) for level in levels]
     bands = max(level.sh_rest.shape[1] for level in cut)
     return [replace(level, sh_rest=pad(level.sh_rest, (0, 0, 0, bands - level.sh_rest.shape[1]))) for level in cut]
@@ -51,16 +51,16 @@ def alike(levels: Sequence[Gaussians]) -> list[Gaussians]:
 def write_streamed_sog(
     folder: Path, levels: Sequence[Gaussians], tree: Tree, accounts: Sequence[Account]
 ) -> list[tuple[int, int]]:
-    """Write all chunks and then, when they are whole, the file that finds them.
+    """Write all chunks, and then their index.
 
     Args:
-        folder: an empty one.
+        folder: an empty folder.
         levels: splats of one scene in one frame and of one degree, from large to small.
-        tree: cuts them into chunks.
-        accounts: one of each chunk, in the order of `chunks_of`.
+        tree: the chunks of the scene.
+        accounts: one for each chunk, in the order of `chunks_of`.
 
     Returns:
-        Of every level the number of its files' folders, and their bytes.
+        For each level the number of its folders, and their bytes.
     """
     filenames: list[str] = []
     references: list[dict[str, Any]] = []
@@ -92,7 +92,7 @@ def write_streamed_sog(
 
 
 def write_unbundled(folder: Path, gaussians: Gaussians) -> int:
-    """Write a SOG as a folder of its parts, and return their bytes."""
+    """Write an unbundled SOG, and return its bytes."""
     folder.mkdir(parents=True)
     size = 0
     with zipfile.ZipFile(io.BytesIO(FORMATS["sog"].encode(gaussians))) as bundle:
@@ -104,7 +104,7 @@ def write_unbundled(folder: Path, gaussians: Gaussians) -> int:
 
 
 def node_of(tree: Tree, accounts: Iterator[Account], references: Iterator[dict[str, Any]]) -> dict[str, Any]:
-    """Return the description of a region: its box and its halves, or its chunk's levels and their errors."""
+    """Return the description of a region: its box, and its halves, or the levels and errors of its chunk."""
     if isinstance(tree, Chunk):
         account = next(accounts)
         box = {"min": rounded(account.low), "max": rounded(account.high)}
@@ -115,5 +115,5 @@ def node_of(tree: Tree, accounts: Iterator[Account], references: Iterator[dict[s
 
 
 def rounded(values: Sequence[float]) -> list[float]:
-    """Return numbers with as many digits as the format has."""
+    """Round numbers to the digits of the format."""
     return [float(f"{value:.{DIGITS}g}") for value in values]

@@ -1,4 +1,4 @@
-"""Tensors out of a checkpoint of a stranger's: plain numbers that the file holds."""
+"""Read tensors from an untrusted checkpoint: plain numbers only."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from distilled_splat.splat.splat_file import SplatFile, gaussians_of
 
 REST_COUNTS = (0, 3, 8, 15, 24)
 SHAPES = {"means": (3,), "quats": (4,), "scales": (3,), "opacities": (), "sh0": (1, 3)}
-"""Of one Gaussian in gsplat's `splats`; the scales are logarithms and the opacities logits."""
+"""Shapes of one Gaussian in gsplat's `splats`; scales are logarithms and opacities are logits."""
 
 
 def plain(value: Tensor, name: str, path: Path) -> Tensor:
-    """Return a tensor as float32, in memory of its own.
+    """Return a copy of a tensor as float32.
 
     Raises:
-        ValueError: if it is not plain, or has more numbers than the file: a view may repeat one a billion times.
+        ValueError: if the tensor is not plain, or has more numbers than the file (a view may repeat one number).
     """
     fits = value.numel() * value.element_size() <= path.stat().st_size
     if not (value.layout is torch.strided and value.device.type == "cpu" and value.is_floating_point() and fits):
-        raise ValueError(f"{path}: {name} is not a plain tensor of numbers that the file holds.")
+        raise ValueError(f"{path}: {name} is not a plain tensor of numbers in the file.")
     return value.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)
 
 
 def read_gsplat_checkpoint(path: Path) -> SplatFile:
-    """Read a .pt of gsplat's own trainer: step, and `splats` of means, quats, scales, opacities, sh0 and shN.
+    """Read a .pt of gsplat's trainer: step, and `splats` with means, quats, scales, opacities, sh0 and shN.
 
     Raises:
-        ValueError: if it is not one, or its tensors are not of one splat.
+        ValueError: if the file is not such a checkpoint, or its tensors have wrong shapes.
     """
     content: Any = load_tensors(path)
     splats = content.get("splats") if isinstance(content, dict) else None
@@ -42,7 +42,7 @@ def read_gsplat_checkpoint(path: Path) -> SplatFile:
     missing = [name for name in names if not isinstance(splats.get(name), Tensor)]
     if missing:
         words = "train without --app-opt" if "features" in splats else "give another file"
-        raise ValueError(f"{path} holds no splat with harmonics: {', '.join(missing)} missing; {words}.")
+        raise ValueError(f"{path} has no splat with harmonics: {', '.join(missing)} missing; {words}.")
     found = {name: plain(splats[name], name, path) for name in names}
     count, rest = len(found["means"]) if found["means"].dim() else 0, found["shN"].shape
     for name, shape in SHAPES.items():

@@ -94,7 +94,7 @@ class Gallery:
             elif self.frame != "auto" and self.data_frame is not None:
                 teachers.append(in_frame(teacher, self.frame, self.data_frame))
             else:  # only the photos could tell the frame
-                missing.append(f"{path.name} (of unknown frame)")
+                missing.append(f"{path.name} (unknown frame)")
         self.ensemble, self.missing = TeacherEnsemble(teachers, device), tuple(missing)
         return self.ensemble
 

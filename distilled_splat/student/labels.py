@@ -81,7 +81,7 @@ class PseudoLabels:
         """Return the pseudo label of a training view over a background, at the step's resolution.
 
         Args:
-            index: number of the training view; it must stand for the same view each time.
+            index: number of the training view; it must be the same view each time.
             view: the view at the photo's full resolution.
             background: colour [3] of the student's step.
             downscale: integer factor; the label is averaged down exactly as the photo is.

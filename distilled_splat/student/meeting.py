@@ -60,7 +60,7 @@ def meet_teachers(student: Any, datamanager: Any, steps: int) -> tuple[Teaching,
     target = config.num_gaussians or max(round(config.keep_fraction * len(standard.gaussians)), 1)
     CONSOLE.print(
         f"Student of {len(teachers)} teachers ({', '.join(teacher.variant for teacher in teachers)}): "
-        f"{target} Gaussians, the standard teacher has {len(standard.gaussians)}."
+        f"{target} Gaussians; the standard teacher has {len(standard.gaussians)}."
     )
     teaching = Teaching(
         curriculum=Curriculum(photographed, virtual, config.virtual_fraction),

@@ -133,37 +133,34 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
         """Return the first setting that cannot work, as a sentence without its full stop; None if all can."""
         size = f"--pipeline.model.keep-fraction {self.keep_fraction} / num-gaussians {self.num_gaussians}"
         if not 0 < self.keep_fraction <= 1 if self.num_gaussians is None else self.num_gaussians < 1:
-            return f"{size} is not a size: give a fraction in (0, 1] or a positive number"
+            return f"{size} is invalid: give a fraction in (0, 1] or a positive number"
         if self.prune_start > self.prune_stop:
-            return f"--pipeline.model.prune-start {self.prune_start} comes after prune-stop {self.prune_stop}"
+            return f"--pipeline.model.prune-start {self.prune_start} must not be after prune-stop {self.prune_stop}"
         if self.prune_times < 1:
             return f"--pipeline.model.prune-times {self.prune_times} must be at least 1"
         if self.prune_stop >= self.schedule_length:
             return (
-                f"--pipeline.model.prune-stop {self.prune_stop} must lie inside the run ({self.schedule_length} steps)"
+                f"--pipeline.model.prune-stop {self.prune_stop} must be within the run ({self.schedule_length} steps)"
             )
         if self.start_from == "points" and self.stop_split_at > self.prune_start:
             return (
-                f"--pipeline.model.stop-split-at {self.stop_split_at} must not come after prune-start "
+                f"--pipeline.model.stop-split-at {self.stop_split_at} must not be after prune-start "
                 f"{self.prune_start}, or the student would grow again"
             )
         if not self.prune_unseen and (self.prune_sampling or self.prune_importance != "removal"):
-            return (
-                "--pipeline.model.prune-unseen False goes with prune-importance removal and without prune-sampling: "
-                "leave those as they are"
-            )
+            return "--pipeline.model.prune-unseen False needs prune-importance removal, and prune-sampling must be off"
         if self.camera_optimizer.mode != "off":
             return (
-                "--pipeline.model.camera-optimizer cannot be used in a student, whose pseudo labels are rendered at "
-                "the given poses: optimise the poses in a run of splatfacto-teacher"
+                "--pipeline.model.camera-optimizer does not work in a student, because its pseudo labels are rendered "
+                "at the given poses: optimise the poses in a run of splatfacto-teacher"
             )
         if self.use_bilateral_grid:
             return (
-                "--pipeline.model.use-bilateral-grid cannot be used in a student, whose pseudo labels have no "
-                "per-photo colours"
+                "--pipeline.model.use-bilateral-grid does not work in a student, because its pseudo labels have no "
+                "per-photo colours: leave it out"
             )
         if not 0 <= self.virtual_fraction < 1:
-            return f"--pipeline.model.virtual-fraction {self.virtual_fraction} must lie in [0, 1)"
+            return f"--pipeline.model.virtual-fraction {self.virtual_fraction} must be in [0, 1)"
         for name in ("virtual_spread", "min_teacher_advantage", "full_overfit_gap"):
             if not getattr(self, name) >= 0:
                 return f"--pipeline.model.{name.replace('_', '-')} {getattr(self, name)} must not be negative"
@@ -171,7 +168,7 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
             if not getattr(self, name) >= 0:
                 return f"--pipeline.model.{name.replace('_', '-')} {getattr(self, name)} must not be negative"
         if not self.structure_resolutions or min(self.structure_resolutions) < 2:
-            return "--pipeline.model.structure-resolutions must be one number or more, each at least 2"
+            return "--pipeline.model.structure-resolutions must have one or more numbers, each at least 2"
         return None
 
 

@@ -105,7 +105,7 @@ class StudentControls:
 
     def show_size(self, count: int, megabytes: float) -> None:
         """Show the student's size now and after the last pruning."""
-        goal = "" if self.target in (None, count) else f", {self.target:,} in the end"
+        goal = "" if self.target in (None, count) else f", {self.target:,} after the last pruning"
         self.panel.show("Student", f"{count:,} Gaussians{goal}, {megabytes:.2f} MB as .ply")
 
     def show_psnr(self, psnr: float, step: int) -> None:

@@ -44,9 +44,8 @@ def check_frame(teacher: Teacher, transform: Tensor, scale: float) -> None:
     if not (off <= FRAME_TOLERANCE and abs(other_scale - scale) <= FRAME_TOLERANCE * scale):  # not: NaN never fits
         raise ValueError(
             f"The teacher {teacher.path} was trained in another frame than this data: its dataparser transform differs "
-            f"by up to {off:.4g} and its scale is {other_scale:.6g} instead of {scale:.6g}. Either it is a teacher of "
-            "another scene, or it was trained with other --orientation-method, --center-method or --auto-scale-poses "
-            "options: use the same ones."
+            f"by up to {off:.4g} and its scale is {other_scale:.6g} instead of {scale:.6g}. Give a teacher of this "
+            "scene that was trained with the same --orientation-method, --center-method and --auto-scale-poses."
         )
 
 
@@ -100,8 +99,8 @@ def frame_of(teacher: Teacher, datamanager: Any, least_psnr: float, device: torc
     figures = f"{', '.join(others)} and {last}"
     if not measured[best] >= least_psnr:
         raise ValueError(
-            f"The teacher {teacher.path} does not fit this data: its renders agree with the photos to {figures} only. "
-            "Give a teacher of this scene in one of these frames, name its frame with --pipeline.model.teacher-frame, "
+            f"The teacher {teacher.path} does not fit this data: the PSNR of its renders is only {figures}. "
+            "Give a teacher of this scene in one of these frames, set its frame with --pipeline.model.teacher-frame, "
             f"or lower --pipeline.model.min-teacher-psnr ({least_psnr:g})."
         )
     CONSOLE.print(f"The teacher {teacher.path} fits best in the {best} frame: {figures}.")
@@ -190,17 +189,17 @@ def check_teachers(
         if not found >= least_psnr:  # not: NaN never fits
             if math.isnan(found) or teacher.scene != scene_fingerprint(scene):
                 raise ValueError(
-                    f"The teacher {teacher.path} does not fit this data: its renders agree with the photos to "
-                    f"{found:.1f} dB only. Give a teacher of this scene, or lower "
+                    f"The teacher {teacher.path} does not fit this data: the PSNR of its renders is only "
+                    f"{found:.1f} dB. Give a teacher of this scene, or lower "
                     f"--pipeline.model.min-teacher-psnr ({least_psnr:g})."
                 )
             CONSOLE.print(
-                f"[yellow]The teacher {teacher.path} was trained on this data, but its renders agree with the photos "
-                f"to {found:.1f} dB only: more --teacher-iterations may help."
+                f"[yellow]The teacher {teacher.path} was trained on this data, but the PSNR of its renders is only "
+                f"{found:.1f} dB: more --teacher-iterations may help."
             )
         seen = held_out & teacher.photos
         if seen:
             CONSOLE.print(
                 f"[yellow]The teacher {teacher.path} was trained on {len(seen)} of the {len(held_out)} held-out "
-                "photos: the student's evaluation will be better than it should be."
+                "photos: the evaluation of the student will be too good."
             )

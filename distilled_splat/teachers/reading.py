@@ -79,21 +79,21 @@ class Teacher:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint that a run folder, a config.yml or a .ckpt path stands for.
+    """Return the checkpoint of a run folder, a config.yml or a .ckpt path.
 
     Raises:
         ValueError: if there is none.
     """
     if not path.exists():
-        raise ValueError(f"The teacher {path} does not exist: give a run folder, its config.yml, a .ckpt, or {KINDS}.")
+        raise ValueError(f"{path} does not exist: give a run folder, its config.yml, a .ckpt, or {KINDS}.")
     if path.suffix == CHECKPOINT_ENDING and path.is_file():
         return path
     if not path.is_dir() and path.name != CONFIG:
-        raise ValueError(f"{path} is neither a run folder, nor a config.yml, a .ckpt, or {KINDS}.")
+        raise ValueError(f"{path} is not a run or splat file: give a run folder, its config.yml, a .ckpt, or {KINDS}.")
     run = path if path.is_dir() else path.parent
     checkpoint = latest_checkpoint(run / CHECKPOINT_FOLDER) or latest_checkpoint(run)
     if checkpoint is None:
-        raise ValueError(f"{run} holds no checkpoint (no {CHECKPOINT_FOLDER}/step-*.ckpt): train it first.")
+        raise ValueError(f"{run} has no checkpoint ({CHECKPOINT_FOLDER}/step-*.ckpt): train it first.")
     return checkpoint
 
 
@@ -153,11 +153,12 @@ def check_values(teacher: Teacher) -> None:
         ValueError: with the file and what is wrong.
     """
     if len(teacher.gaussians) == 0:
-        raise ValueError(f"{teacher.path} holds a splat of zero Gaussians: there is nothing to learn from it.")
+        raise ValueError(f"{teacher.path} has no Gaussians: give another splat.")
     for tensor in fields(teacher.gaussians):
         if not all_finite(getattr(teacher.gaussians, tensor.name)):
             raise ValueError(
-                f"{teacher.path}: {tensor.name} holds NaN or infinite values: the training of this teacher diverged."
+                f"{teacher.path}: {tensor.name} has NaN or infinite values, because its training diverged: give "
+                "another splat."
             )
 
 
@@ -177,7 +178,7 @@ def splat_parameters(checkpoint: dict[str, Any], path: Path) -> dict[str, Tensor
             found[name] = value.detach()
     missing = [name for name in (*PARAMETER_SHAPES, "features_rest") if name not in found]
     if missing:
-        raise ValueError(f"{path} does not hold a splat: {', '.join(missing)} missing. Was it trained with splatfacto?")
+        raise ValueError(f"{path} is not a splatfacto checkpoint: {', '.join(missing)} missing.")
     count = found["means"].shape[0] if found["means"].dim() else 0
     for name, shape in PARAMETER_SHAPES.items():
         if tuple(found[name].shape) != (count, *shape):

@@ -103,7 +103,7 @@ class PortableDatamanager(FullImageDatamanager):
         self.place = place_for(photos, asked, room)
         if self.place != asked:
             CONSOLE.print(
-                f"The photos would take {photos / 1e9:.2f} GB, more than half of the memory that is left: "
+                f"The photos would take {photos / 1e9:.2f} GB, more than half of the free memory: "
                 f"{ELSEWHERE[self.place]}.",
                 soft_wrap=True,
             )

@@ -1,4 +1,4 @@
-"""How much memory a training needs, and whether it is there, before it begins."""
+"""Estimate the memory of a training before it starts, and check that it is free."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 
 COPIES_IN_TRAINING = 4
-"""Of each parameter of a Gaussian: itself, its gradient, and Adam's two moments."""
+"""Copies of each parameter of a Gaussian: itself, its gradient, and Adam's two moments."""
 LABEL_BYTES_PER_PIXEL = 8
-"""A pseudo label keeps colour and the light that passes in 16 bits each."""
+"""A pseudo label has three colours and the transmittance in 16 bits each."""
 DEPTH_BYTES_PER_PIXEL = 4
-"""Where depths are taught, too, it keeps depth and belief in 16 bits each."""
+"""With the depth loss a pseudo label also has depth and belief in 16 bits each."""
 REMEDIES = {
-    "photos": "photos that stay files (--pipeline.datamanager.cache-images disk)",
+    "photos": "photos read from disk (--pipeline.datamanager.cache-images disk)",
     "Gaussians": "fewer Gaussians (--pipeline.model.max-gaussians)",
     "teachers": "smaller or fewer teachers (--pipeline.model.teachers)",
 }
-"""What makes a need smaller, with the options that do it."""
+"""Ways to save memory, with their options."""
 
 
 def kept_as_floats(values: int, config: Any) -> bool:
-    """Tell whether a PortableDatamanagerConfig keeps photos of so many values in all as floats, on the device."""
+    """Return whether a PortableDatamanagerConfig keeps photos of so many values as floats on the device."""
     return 4 * values <= config.float_cache_megabytes * 1e6
 
 
 def photo_bytes(dataset: Any, config: Any, as_floats: bool = False) -> int:
-    """Return what a dataset's photos take in the cache of a PortableDatamanagerConfig, three values a pixel.
+    """Return the bytes of a dataset's photos in the cache of a PortableDatamanagerConfig, with three values per pixel.
 
     Args:
-        dataset: nerfstudio's.
-        config: of the datamanager.
+        dataset: nerfstudio's dataset.
+        config: config of the datamanager.
         as_floats: whether they are kept as floats if they fit (see `kept_as_floats`).
     """
     values = 3 * pixels(dataset)
@@ -42,21 +42,21 @@ def photo_bytes(dataset: Any, config: Any, as_floats: bool = False) -> int:
 
 
 Place = Literal["gpu", "cpu", "disk"]
-"""Where photos are: in the memory of the model's device, in the computer's beside a GPU, or in their files only."""
+"""Where photos are kept: in the memory of the model's device, in the computer's memory, or only in their files."""
 ELSEWHERE = {
-    "cpu": "they are kept in the computer's memory",
-    "disk": "they stay files, and each is read just before its step",
+    "cpu": "they stay in the computer's memory",
+    "disk": "each photo is read from disk just before its step",
 }
-"""What is said of photos that are kept in another place than they were to be."""
+"""The sentence about photos that are kept in another place than asked for."""
 
 
 def place_for(photos: int, asked: Place, room: Mapping[Place, int]) -> Place:
-    """Return where photos are kept: where it is asked for, or in the next place that they leave half of.
+    """Return where to keep photos: in the place asked for, or in the next place of which they take at most half.
 
     Args:
-        photos: bytes that they take in memory.
-        asked: the place that they are to be kept in.
-        room: bytes that are left in each memory, beside all other needs.
+        photos: their bytes in memory.
+        asked: the place asked for.
+        room: free bytes of each memory after all other needs.
     """
     places = list(room)
     for place in places[places.index(asked) :] if asked in room else ():
@@ -71,30 +71,30 @@ def pixels(dataset: Any) -> int:
 
 
 def gaussian_bytes(count: int, sh_degree: int, copies: int = 1) -> int:
-    """Return what Gaussians take: 59 floats each with degree 3 of harmonics, 14 without any."""
+    """Return the bytes of Gaussians: 59 floats each with harmonics of degree 3, 14 with degree 0."""
     return copies * count * 4 * (11 + 3 * (sh_degree + 1) ** 2)
 
 
 def available_bytes(device: torch.device | str) -> int:
-    """Return the memory that is free on a device; on the CPU, what the system could hand out without swapping."""
+    """Return the free memory of a device in bytes; on the CPU, what is available without swapping."""
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
 
 
 def check_memory(needs: Mapping[str, int], available: int, on_gpu: bool = False) -> int:
-    """Print what a training needs at least, and refuse it if that is not there.
+    """Print the least memory of a training, and refuse the training if less is free.
 
     Args:
-        needs: bytes by what they are needed for: photos, Gaussians, teachers.
-        available: bytes there are.
-        on_gpu: whether it is a GPU's memory, or the computer's.
+        needs: bytes by their use: photos, Gaussians, teachers.
+        available: free bytes.
+        on_gpu: whether this is a GPU's memory, or the computer's.
 
     Returns:
         The bytes that are left.
 
     Raises:
-        ValueError: with the estimate, and the options that help most.
+        ValueError: if the memory is too small; the message has the estimate and the options that save most.
     """
     total = sum(needs.values())
     parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in needs.items())
@@ -103,6 +103,6 @@ def check_memory(needs: Mapping[str, int], available: int, on_gpu: bool = False)
     if total > available:
         largest_first = sorted(filter(needs.get, needs), key=lambda name: -needs[name])
         remedies = "; ".join(REMEDIES[name] for name in largest_first)
-        raise ValueError(f"This run needs {estimate}. What helps, most first: {remedies}.")
+        raise ValueError(f"This run needs {estimate}. To save memory, the most effective first: {remedies}.")
     CONSOLE.print(f"This run needs {estimate}.")
     return available - total

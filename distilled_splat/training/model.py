@@ -366,7 +366,7 @@ def get_rasterizer_ready(device: torch.device) -> None:
     try:
         rasterizer_for(device)
     except ValueError as error:
-        CONSOLE.print(f"Nothing can be rendered here: {error}", soft_wrap=True, markup=False)
+        CONSOLE.print(f"This machine cannot render: {error}", soft_wrap=True, markup=False)
 
 
 def far_where_empty(depth: Tensor, alpha: Tensor) -> Tensor:

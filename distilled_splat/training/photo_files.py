@@ -1,4 +1,4 @@
-"""The photos of a dataset as files: each is read when it is wanted, those that are wanted next ahead, in threads."""
+"""Photos that stay files: each is read when it is needed, and the next ones are read ahead in threads."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from nerfstudio.data.datamanagers import full_images_datamanager as nerfstudios
 from distilled_splat.training.photos import check_mask, fault_of, reading_data
 
 AHEAD = 4
-"""Photos that are read ahead, each in a thread of its own: on a GPU a step takes less time than to decode a photo."""
+"""Number of photos to read ahead, each in its own thread. On a GPU a step is faster than the decoding of a photo."""
 
 Photo = dict[str, Any]
-"""What nerfstudio calls a batch: `image` [H, W, 3 or 4] and, where there is one, `mask` [H, W, 1]."""
+"""nerfstudio's batch: `image` [H, W, 3 or 4], and `mask` [H, W, 1] if there is one."""
 
 
 class PhotoFiles(Sequence[Photo]):
-    """Reads photos from their files as nerfstudio does, undistorted and with their masks; keeps none.
+    """Reads photos from their files as nerfstudio does, undistorted and with their masks. No photo stays in memory.
 
-    What is read ahead is the same to the last bit as what is read when it is wanted.
+    A photo is the same to the last bit whether it is read ahead or when it is needed.
     """
 
     def __init__(
         self, dataset: Any, image_type: Literal["uint8", "float32"], folder: Optional[Path], pinned: bool = False
     ) -> None:
-        """Read nothing yet.
+        """Prepare to read photos.
 
         Args:
-            dataset: nerfstudio's. Its cameras become those of the undistorted photos, each when its photo is read.
-            image_type: of the photos.
-            folder: of the data, to be named where a photo cannot be read.
-            pinned: bring them into memory that a GPU reads without waiting.
+            dataset: nerfstudio's dataset. Reading a photo replaces its camera by that of the undistorted photo.
+            image_type: type of the pixels.
+            folder: folder of the data, for messages.
+            pinned: whether to put photos into pinned memory, from which a GPU copies without waiting.
         """
         self.dataset, self.image_type, self.folder, self.pinned = dataset, image_type, folder, pinned
-        self.cameras = copy.deepcopy(dataset.cameras)  # as the files are
+        self.cameras = copy.deepcopy(dataset.cameras)  # the cameras of the files, still distorted
         self.threads = ThreadPoolExecutor(AHEAD, thread_name_prefix="photo")
         self.coming: dict[int, Future[Photo]] = {}
 
@@ -46,10 +46,10 @@ class PhotoFiles(Sequence[Photo]):
         return len(self.dataset)
 
     def __getitem__(self, index: Any) -> Any:
-        """Return a photo, read now if it was not read ahead.
+        """Return a photo. Read it now if it was not read ahead.
 
         Raises:
-            SystemExit: naming the file that cannot be read, or the mask that leaves nothing.
+            SystemExit: if a file cannot be read, or a mask hides its whole photo; the message has the file.
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
@@ -58,21 +58,21 @@ class PhotoFiles(Sequence[Photo]):
             return self.read(index) if coming is None else coming.result()
 
     def read_ahead(self, wanted: Iterable[int]) -> None:
-        """Begin to read the photos that are wanted next, the first few of them, and forget all others."""
+        """Start to read the first few photos of `wanted`, and drop all other photos that were read ahead."""
         next_ones = list(dict.fromkeys(wanted))[:AHEAD]
         self.coming = {i: self.coming.get(i) or self.threads.submit(self.read, i) for i in next_ones}
 
     def in_order(self) -> Iterator[Photo]:
-        """Go through all photos once."""
+        """Yield all photos in order."""
         for index in range(len(self)):
             self.read_ahead(range(index, len(self)))
             yield self[index]
 
     def read(self, index: int) -> Photo:
-        """Read a photo and its mask, and settle its camera.
+        """Read a photo and its mask, and update its camera.
 
         Raises:
-            ValueError: naming the file that cannot be read, or the mask that leaves nothing.
+            ValueError: if a file cannot be read, or the mask hides the whole photo; the message has the file.
         """
         scene = self.dataset._dataparser_outputs
         try:
@@ -85,17 +85,17 @@ class PhotoFiles(Sequence[Photo]):
         return photo
 
     def undistorted(self, index: int) -> Photo:
-        """Let nerfstudio decode a photo and undistort it, and let its dataset know the undistorted camera."""
+        """Decode and undistort a photo with nerfstudio, and put the undistorted camera into the dataset."""
         photo = self.dataset.get_data(index, image_type=self.image_type)
         camera = self.cameras[index].reshape(())
         size, wanted = photo["image"].shape[1::-1], (camera.width.item(), camera.height.item())
-        assert size == wanted, f"it has {size[0]} x {size[1]} pixels, and its camera says {wanted[0]} x {wanted[1]}"
+        assert size == wanted, f"it has {size[0]} x {size[1]} pixels, but its camera says {wanted[0]} x {wanted[1]}"
         distortion = camera.distortion_params
         if distortion is None or not distortion.any():
             return photo
         lens, pixels = camera.get_intrinsics_matrices().numpy(), photo["image"].numpy()
         K, pixels, mask = nerfstudios._undistort_image(camera, distortion.numpy(), photo, pixels, lens)
-        photo["image"] = torch.from_numpy(pixels).contiguous()  # not a part of the larger one
+        photo["image"] = torch.from_numpy(pixels).contiguous()  # a copy, not a view of the larger picture
         if mask is not None:
             photo["mask"] = mask.contiguous()
         cameras = self.dataset.cameras

@@ -62,7 +62,7 @@ def reading_data(folder: Optional[Path]) -> Iterator[None]:
             raise
         words = type_and_words(error)
         if os.sep == "/" and "\\" in words:
-            words += "; its transforms.json was written on Windows: put / in the place of every \\ in its paths"
+            words += "; its transforms.json was written on Windows: replace every \\ in its paths by /"
         raise SystemExit(f"The data in {folder} cannot be read ({words}).") from error
 
 
@@ -90,7 +90,7 @@ def check_photos(scene: DataparserOutputs) -> None:
                 f"{way_to_fit(photo, found, size)}"
             )
         if mode not in MODES:
-            raise ValueError(f"{photo} is stored as {mode}, not as RGB, RGBA or grey: convert it to RGB")
+            raise ValueError(f"{photo} is stored as {mode} instead of RGB, RGBA or grey: convert it to RGB")
         if mask is None:
             continue
         mask_size, mask_mode = header_of(mask)
@@ -98,8 +98,8 @@ def check_photos(scene: DataparserOutputs) -> None:
             raise ValueError(f"the mask {mask} has another size than its photo {photo}: scale the mask")
         if mask_mode not in MASK_MODES:
             raise ValueError(
-                f"the mask {mask} is stored as {mask_mode}, not as grey: convert it to grey (one channel), black where "
-                "the photo does not count"
+                f"the mask {mask} is stored as {mask_mode} instead of grey: convert it to grey (one channel), black "
+                "where the photo is ignored"
             )
 
 
@@ -153,8 +153,8 @@ def held_out_scene(dataparser: Any, split: str) -> DataparserOutputs:
             if f"filenames for split {name} is missing" not in str(error):
                 raise
     raise ValueError(
-        "transforms.json lists the photos to train on, but no held-out photos: add test_filenames, a list of photos "
-        "that may be empty"
+        "transforms.json lists the training photos, but not the held-out photos: add test_filenames, a list that "
+        "may be empty"
     )
 
 
@@ -192,4 +192,4 @@ def check_mask(photo: dict[str, Any], index: int, scene: DataparserOutputs) -> N
     """
     if "mask" in photo and not bool(photo["mask"].any()):
         name = scene.mask_filenames[index] if scene.mask_filenames else "its mask"
-        raise ValueError(f"{name} leaves nothing of {scene.image_filenames[index]}: repair the mask, or remove both")
+        raise ValueError(f"{name} hides all of {scene.image_filenames[index]}: repair the mask, or remove both")

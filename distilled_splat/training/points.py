@@ -41,8 +41,8 @@ def clean_points(scene: DataparserOutputs) -> list[str]:
     scene.metadata.update(points3D_xyz=points, points3D_rgb=colors)
     if len(points) < LEAST_POINTS:
         told.append(
-            f"The capture has {len(points)} usable points, and a splat needs at least {LEAST_POINTS}: it starts from "
-            "random points instead."
+            f"The capture has {len(points)} usable points, fewer than {LEAST_POINTS}: the training starts from random "
+            "points instead."
         )
         del scene.metadata["points3D_xyz"], scene.metadata["points3D_rgb"]
     return told

@@ -79,14 +79,14 @@ def fault_of_folder(config: TrainerConfig, fingerprint: str, loads: bool) -> Opt
     run = config.get_base_dir()
     record = read_record(run)
     if record.get("finished"):
-        return f"{run} holds a finished run: give another --timestamp, or remove that folder first."
+        return f"{run} is a finished run: give another --timestamp, or remove that folder first."
     if latest_checkpoint(config.get_checkpoint_dir()) is None or (is_run_of(record, fingerprint) and not loads):
         return None
     others = record.get("settings")
     differing = differences(others, settings_of(config)) if isinstance(others, dict) else []
     which = f" ({', '.join(differing)})" if differing else ""
     return (
-        f"{run} holds an interrupted run of other settings{which}: give another --timestamp, or resume that run with "
+        f"{run} is an interrupted run with other settings{which}: give another --timestamp, or resume that run with "
         f"its own command: {record.get('command', '(not recorded)')}"
     )
 
@@ -97,7 +97,7 @@ def tell_of_an_older_version(config: TrainerConfig) -> None:
     runs = runs_of_an_older_version(folder, finished=False)
     if runs:
         CONSOLE.print(
-            f"{folder} holds unfinished runs of an older distilled-splat ({', '.join(run.name for run in runs)}), "
+            f"{folder} has unfinished runs of an older distilled-splat ({', '.join(run.name for run in runs)}), "
             "which this version cannot resume: a new run starts. Resume them with that version, or remove their "
             "folders.",
             soft_wrap=True, markup=False,

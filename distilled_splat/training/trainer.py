@@ -63,7 +63,7 @@ class ResumableTrainerConfig(TrainerConfig):
             )
         if self.mixed_precision or self.use_grad_scaler:
             raise SystemExit(
-                f"{self.method_name} trains in full precision, as gsplat's kernels do: leave out --mixed-precision and "
+                f"{self.method_name} trains in full precision, like gsplat's kernels: leave out --mixed-precision and "
                 "--use-grad-scaler."
             )
         if kind == "mps":
@@ -72,8 +72,8 @@ class ResumableTrainerConfig(TrainerConfig):
             raise SystemExit(f"--machine.device-type {kind} is not supported: use cuda or cpu.")
         if kind == "cuda" and not torch.cuda.is_available():
             raise SystemExit(
-                "torch finds no CUDA device here: leave out --machine.device-type to train on the CPU, or see what "
-                "nvidia-smi and `distilled-splat doctor` say."
+                "torch finds no CUDA device here: leave out --machine.device-type to train on the CPU, or run "
+                "nvidia-smi and `distilled-splat doctor` to find the reason."
             )
 
     def set_timestamp(self) -> None:
@@ -143,7 +143,7 @@ class ResumableTrainer(Trainer):
                 super().setup(test_mode)
                 self.note_what_a_student_must_know()
         except KeyboardInterrupt:
-            CONSOLE.print("Stopped before the first step. The same command resumes from what is there.")
+            CONSOLE.print("Stopped before the first step. The same command starts again from what is already on disk.")
             raise SystemExit(EXIT_INTERRUPTED) from None
         self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.after_step))
         self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.after_train))
@@ -190,8 +190,8 @@ class ResumableTrainer(Trainer):
         if found is not None and checkpoint_step(found) >= self._start_step:
             lock.release(force=True)
             raise SystemExit(
-                f"Another process has trained in {self.base_dir} since this one started, or with other settings: run "
-                "the same command again to resume it, or set another --timestamp."
+                f"Another process has trained in {self.base_dir} since this one started: run the same command again to "
+                "resume that run, or set another --timestamp."
             )
         for left_by_a_kill in self.base_dir.glob(".*.part"):
             left_by_a_kill.unlink()
@@ -239,7 +239,7 @@ class ResumableTrainer(Trainer):
             self.save_checkpoint(self.last_done)
         done = max(self.last_done + 1, self._start_step)
         self.note_in_record(finished=done >= self.config.max_num_iterations)
-        CONSOLE.print(f"Stopped by {self.stopped_by}; saved after {done} steps. The same command resumes there.")
+        CONSOLE.print(f"Stopped by {self.stopped_by}; saved after {done} steps. The same command resumes from there.")
         raise SystemExit(EXIT_INTERRUPTED)
 
     def eval_iteration(self, step: int) -> None:

@@ -46,7 +46,7 @@ class View:
         here = shown(splats, names_of(self.splats), frame, device)
         start = find_start(self.splats, splats, here, frame)
         page = Page(here, start, self.host, port)
-        console.print(f"The first camera stands {start.words}.", markup=False)
+        console.print(f"The first camera is {start.words}.", markup=False)
         console.print(f"Open http://{self.host}:{port} in a browser. Ctrl-C ends it.", markup=False)
         try:
             while True:

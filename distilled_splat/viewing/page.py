@@ -24,7 +24,7 @@ HEIGHTS = (360, 540, 720, 1080, 1440, 2160)
 USUAL_HEIGHT = 1080
 QUALITY_MOVING, QUALITY_STILL = 75, 95
 """JPEG quality of pictures while the camera moves, and of the last picture."""
-AS_FOUND = "as found"
+AS_FOUND = "automatic"
 UPS = {f"{sign}{axis}": place for place, axis in enumerate("xyz") for sign in "+-"}
 
 
@@ -35,7 +35,7 @@ def free_port(host: str, port: int) -> int:
         ValueError: if the given port is not free.
     """
     if not 0 <= port <= 65535:
-        raise ValueError(f"--port {port} is not a port: give 0 (any that is free) to 65535.")
+        raise ValueError(f"--port {port} is invalid: give a number up to 65535, or 0 for any free port.")
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
@@ -46,8 +46,8 @@ def free_port(host: str, port: int) -> int:
             return int(probe.getsockname()[1])
     except OSError as error:
         raise ValueError(
-            f"Nothing can listen on port {port} of {host} ({words_of(error)}): another viewer may run there. Give "
-            "another --port (0 takes any that is free), or another --host."
+            f"Cannot listen on port {port} of {host} ({words_of(error)}), perhaps because another viewer runs there: "
+            "give another --port (0 for any free port) or another --host."
         ) from None
 
 
@@ -82,11 +82,11 @@ class Page:
         if self.several:
             self.left = gui.add_dropdown("Left", names, initial_value=names[0])
             self.right = gui.add_dropdown("Right", names, initial_value=names[1])
-            self.split = gui.add_checkbox("Split", True, hint="Both side by side; without it the left one alone")
+            self.split = gui.add_checkbox("Split", True, hint="Show both splats side by side, or only the left one")
             self.cut = gui.add_slider("Line", min=0.0, max=1.0, step=0.005, initial_value=0.5)
         self.background = gui.add_rgb("Background", (0, 0, 0))
         heights = [f"{height}" for height in HEIGHTS]
-        self.height = gui.add_dropdown("Pixels high", heights, initial_value=f"{USUAL_HEIGHT}")
+        self.height = gui.add_dropdown("Height in pixels", heights, initial_value=f"{USUAL_HEIGHT}")
         self.up = gui.add_dropdown("Up", [AS_FOUND, *UPS], initial_value=AS_FOUND)
         self.back = gui.add_button("Back to the start")
         self.fault = gui.add_markdown("")
@@ -166,7 +166,7 @@ class Page:
         try:
             return picture(self.choice(), seen, height)
         except (RuntimeError, MemoryError) as error:  # a GPU's memory is full
-            self.fault.content = f"**Not rendered** at {height} pixels: {words_of(error)}"
+            self.fault.content = f"**Rendering failed** at {height} pixels: {words_of(error)}"
             return np.zeros((1, 1, 3), np.uint8)
 
     def show(self, client: Any, pixels: np.ndarray, is_last: bool) -> None:

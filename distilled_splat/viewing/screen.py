@@ -1,4 +1,4 @@
-"""Pictures for one visitor: small while the camera moves, larger and larger while the camera stands still."""
+"""Pictures for one visitor: small while the camera moves, and larger and larger while it does not."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def read_all(paths: Sequence[Path]) -> list[Teacher]:
         ValueError: if there are none, or one of them cannot be read.
     """
     if not paths:
-        raise ValueError(f"There is nothing to look at: give {WHAT_TO_GIVE}.")
+        raise ValueError(f"No splat is given: give {WHAT_TO_GIVE}.")
     for path in paths:
         if not path.expanduser().exists():
             raise ValueError(f"{path} does not exist: give {WHAT_TO_GIVE}.")

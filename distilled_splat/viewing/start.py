@@ -44,7 +44,7 @@ class Start:
         view: the camera.
         up: unit vector, [3], on the CPU.
         distance: to what the middle of the picture shows.
-        words: where the camera stands, for people.
+        words: where the camera is, for people.
     """
 
     view: View
@@ -97,12 +97,12 @@ def invented_start(here: Shown) -> Start:
         up = on_an_axis(upright(here.gaussians))
         side = torch.linalg.cross(up, torch.eye(3)[int(up.abs().argmin())])
         eye = FROM_OUTSIDE * side / side.norm()
-        return Start(looking(eye, -eye, up, 640, 480, 480.0), up, FROM_OUTSIDE, "outside")
+        return Start(looking(eye, -eye, up, 640, 480, 480.0), up, FROM_OUTSIDE, "outside the splat")
     up = on_an_axis(found.up)
     views = [view for view in found.train if abs(float(view.viewmat[2, :3].cpu() @ up)) < STEEP] or found.train
     candidates = [candidate for view in views for candidate in stepping_back(view, up, distance_in(here, view))]
     view = max(candidates, key=lambda view: look_at(here.gaussians, [small(view)], [None]).merit())
-    return Start(view, up, distance_in(here, view), "where much of it is to be seen")
+    return Start(view, up, distance_in(here, view), "at an invented view of much of the splat")
 
 
 def stepping_back(view: View, up: Tensor, distance: float) -> list[View]:

@@ -194,7 +194,7 @@ class QualityBench:
             Console().print(f"{scene.name}: {name}")
             code = start(job, {}).wait()
             if not job.done():
-                raise SystemExit(f"The training of {name} on {scene} ended with code {code}; see {job.log}.")
+                raise SystemExit(f"The training of {name} on {scene} failed with exit code {code}; see {job.log}.")
         return run
 
 

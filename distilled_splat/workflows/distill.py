@@ -50,7 +50,7 @@ class DistilledTrainerConfig(ResumableTrainerConfig):
         kinds = self.teacher_kinds
         if not kinds or len(set(kinds)) < len(kinds):
             given = " ".join(kinds) or "(none)"
-            raise SystemExit(f"--teacher-kinds {given}: name one kind or more of {', '.join(VARIANTS)}, each once.")
+            raise SystemExit(f"--teacher-kinds {given}: give one or more of {', '.join(VARIANTS)}, each once.")
 
     def set_timestamp(self) -> None:
         """Check the given teachers, then name the run. A bad teacher is refused before photos are read or folders made.
@@ -128,12 +128,12 @@ class DistilledTrainer(ResumableTrainer):
 
         try:
             with STAGES.within("report"):
-                CONSOLE.print(f"The report: {report_of_trainer(self)}", soft_wrap=True)
+                CONSOLE.print(f"Report: {report_of_trainer(self)}", soft_wrap=True)
         except Exception as error:
             # the text of an error can look like rich's markup
             CONSOLE.print(
-                f"The run is finished, but its report could not be written ({type_and_words(error)}). Once "
-                f"that is mended, write it: distilled-splat report --load-config {self.base_dir / 'config.yml'}",
+                f"The run is finished, but its report could not be written ({type_and_words(error)}). To "
+                f"write it later: distilled-splat report --load-config {self.base_dir / 'config.yml'}",
                 soft_wrap=True, markup=False,
             )  # fmt: skip
 
@@ -154,7 +154,7 @@ def note_teachers(student: DistilledTrainerConfig, teachers: Sequence[Path], fra
 def named_as(output_dir: Path, path: Path) -> Path:
     """Return a path in the style of the output folder: relative to the current folder, or absolute.
 
-    nerfstudio's commands then find the path wherever they find the run.
+    nerfstudio's commands then find the path whenever they find the run.
     """
     here = Path.cwd()
     return path.relative_to(here) if not output_dir.is_absolute() and path.is_relative_to(here) else path

@@ -16,7 +16,7 @@ from distilled_splat.training.trainer import PROGRESS_NAME, read_progress
 
 SECONDS_BETWEEN_READINGS = 0.5
 CLOCK_TICK = 0.05
-"""Tolerance in seconds: a file's time is the system's last tick, which can lie before an earlier reading of the
+"""Tolerance in seconds: a file's time is the system's last tick, which can be before an earlier reading of the
 clock."""
 SECONDS_BETWEEN_FORECASTS = 5.0
 
@@ -107,7 +107,7 @@ class Progress:
         tenths = 10 * report["step"] // report["steps"]
         if tenths > self.tenths[job.name] and not CONSOLE.is_terminal:
             self.forecast()
-            whole = "" if self.left is None else f"; {clock(self.left)} left for all"
+            whole = "" if self.left is None else f"; {clock(self.left)} left in total"
             say(f"{job.name}: {words}{whole}")
         self.tenths[job.name] = tenths
 

@@ -92,7 +92,7 @@ class Sweep:
             write_json(self.output / "results.json", {"setting": self.setting(), "results": results})
         Console(width=None if sys.stdout.isatty() else WIDTH_OF_TABLE).print(results_table(results))
         if reason:
-            print(f"Stopped by {reason}; the same command resumes where each training was saved.")
+            print(f"Stopped by {reason}. The same command resumes each training from its last checkpoint.")
             raise SystemExit(EXIT_INTERRUPTED)
         if schedule.names(State.FAILED):
             raise SystemExit(failures(schedule))
@@ -106,11 +106,11 @@ class Sweep:
         names = [scene.resolve().name for scene in self.data]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"Two scenes are called {name!r}: give each once, and folders of different names.")
+                raise ValueError(f"Two scenes have the name {name!r}: give each once, in folders with different names.")
         if len(set(self.fractions)) < len(self.fractions):
-            raise ValueError(f"--fractions {' '.join(map(str, self.fractions))} names a size twice: give each once.")
+            raise ValueError(f"--fractions {' '.join(map(str, self.fractions))} repeats a size: give each once.")
         if self.iterations < 1 or self.cpus < 1 or self.gpus <= 0 or self.retries < 0:
-            raise ValueError("--iterations, --cpus and --gpus must be positive, and --retries not negative.")
+            raise ValueError("--iterations, --cpus and --gpus must be positive, and --retries must not be negative.")
         if self.slots is not None and self.slots < 1:
             raise ValueError(f"--slots {self.slots} must be positive.")
         if self.engine == "ray":
@@ -202,7 +202,7 @@ def failures(schedule: Schedule) -> str:
     failed = [schedule.jobs[name] for name in schedule.names(State.FAILED)]
     blocked = schedule.names(State.BLOCKED)
     lines = [f"{job.name} failed; its log is {job.log}\n{indented(last_words(job, 4))}" for job in failed]
-    left = f" {len(blocked)} jobs that need them were not begun." if blocked else ""
+    left = f" {len(blocked)} jobs that need them were not started." if blocked else ""
     return "\n".join([*lines, f"{len(failed)} jobs failed.{left} The same command tries them again."])
 
 

@@ -78,21 +78,21 @@ def train_teachers(
     done = [job.name for job in jobs if job.done()]  # again: a training in another process may have finished meanwhile
     for config, job in zip(configs, jobs):
         if job.name in done:
-            CONSOLE.print(f"Teacher {config.timestamp} is there already: {config.get_base_dir()}")
+            CONSOLE.print(f"Teacher {config.timestamp} is already trained: {config.get_base_dir()}")
     if len(done) < len(jobs):
         tell_of_older_teachers(configs[0].get_base_dir().parent)
     schedule = Schedule(jobs, done, keep_going=False)
     with progress:
         reason = run_local(schedule, slots, progress)
-    unfinished = "this teacher" if len(slots) == 1 else "these teachers"
+    unfinished = "this teacher from its last checkpoint" if len(slots) == 1 else "these teachers from their last ones"
     if reason:
-        CONSOLE.print(f"Stopped by {reason}; the same command resumes {unfinished} where it was saved.")
+        CONSOLE.print(f"Stopped by {reason}. The same command resumes {unfinished}.")
         raise SystemExit(EXIT_INTERRUPTED)
     for number, (config, job) in enumerate(zip(configs, jobs), start=1):
         if schedule.states[job.name] is State.FAILED:
             raise SystemExit(
-                f"Teacher {number} of {len(jobs)} ({config.timestamp}) ended with code {progress.codes[job.name]}: "
-                f"{last_words(job, 1)} Its log is {job.log}. {what_to_do_after(config)}"
+                f"Teacher {number} of {len(jobs)} ({config.timestamp}) failed with exit code "
+                f"{progress.codes[job.name]}: {last_words(job, 1)} Its log is {job.log}. {what_to_do_after(config)}"
             )
 
 
@@ -101,8 +101,8 @@ def tell_of_older_teachers(folder: Path) -> None:
     runs = runs_of_an_older_version(folder, finished=True)
     if runs:
         CONSOLE.print(
-            "Teachers of an older distilled-splat are here, whose options this version cannot compare with today's: "
-            f"new ones are trained. To take those: --pipeline.model.teachers {' '.join(str(run) for run in runs)}",
+            f"{folder} has teachers of an older distilled-splat. This version cannot compare their options, so it "
+            f"trains new ones. To use the old ones: --pipeline.model.teachers {' '.join(str(run) for run in runs)}",
             soft_wrap=True, markup=False,
         )  # fmt: skip
 
@@ -110,5 +110,5 @@ def tell_of_older_teachers(folder: Path) -> None:
 def what_to_do_after(failed: ResumableTrainerConfig) -> str:
     """Return what to do after the training of a teacher has failed."""
     if latest_checkpoint(failed.get_checkpoint_dir()) is None:
-        return "Mend that and give the same command again."
+        return "Repair this and run the same command again."
     return "The same command resumes from its last checkpoint."

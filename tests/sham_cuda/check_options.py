@@ -142,8 +142,8 @@ def test_photos_that_stay_files_come_to_the_device_pinned(
     ("gpu", "computer", "place", "told"),
     [
         (10**9, 1000, "gpu", "(photos 0.00, Gaussians 0.00)"),
-        (500_000, 10**9, "cpu", "they are kept in the computer's memory"),
-        (500_000, 1000, "disk", "they stay files"),
+        (500_000, 10**9, "cpu", "they stay in the computer's memory"),
+        (500_000, 1000, "disk", "each photo is read from disk"),
     ],
 )
 def test_photos_are_kept_where_there_is_room(
