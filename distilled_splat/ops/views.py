@@ -64,8 +64,8 @@ def view_of(camera: Cameras, camera_to_world: Optional[Tensor] = None, downscale
     kind = int(camera.camera_type.flatten()[0])
     if kind != CameraType.PERSPECTIVE.value and not is_undistorted_fisheye(camera):
         raise ValueError(
-            f"Cameras of type {CameraType(kind).name} cannot be rendered: use perspective photos, or fisheye photos with "
-            "distortion parameters, and give ns-render perspective cameras."
+            f"Cameras of type {CameraType(kind).name} cannot be rendered: use perspective photos, or fisheye photos "
+            "with distortion parameters, and give ns-render perspective cameras."
         )
     pose = camera.camera_to_worlds[0] if camera_to_world is None else camera_to_world
     K = camera.get_intrinsics_matrices()[0].to(pose.device)
