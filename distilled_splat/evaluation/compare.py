@@ -243,7 +243,7 @@ def print_right_aligned(table: Table, console: Console) -> None:
     console.print(table)
 
 
-GEOMETRY_CAPTION = "beyond: twice as far from the cameras; floaters: pixels where no teacher has a Gaussian"
+GEOMETRY_CAPTION = "beyond: twice as far from the cameras; floaters: seen in voxels where no teacher has a Gaussian"
 
 
 def geometry_table(comparison: Comparison) -> tuple[list[str], list[tuple[str, ...]]]:
