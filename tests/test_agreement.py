@@ -147,6 +147,7 @@ def test_a_missing_teacher_is_refused_by_its_path(scene: Path, tmp_path: Path) -
         ({"keep_fraction": 1.5}, "keep-fraction 1.5"),
         ({"keep_fraction": float("nan")}, "keep-fraction nan"),
         ({"num_gaussians": 0}, "num-gaussians 0"),
+        ({"prune_views": 0}, "prune-views 0 must be at least 1"),
         ({"prune_times": 0}, "prune-times 0 must be at least 1"),
         ({"prune_start": 20000}, "prune-start"),
         ({"prune_stop": 30000}, "must be within the run"),

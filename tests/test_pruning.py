@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from scenes import splat_and_view
 
 from distilled_splat.ops.importance import importance
 from distilled_splat.splat.gaussians import SH_DEGREE_0
-from distilled_splat.student.pruning import PruningSchedule, choose, count_after_pruning, prune_steps, resize
+from distilled_splat.student.pruning import PruningSchedule, choose, count_after_pruning, in_turn, prune_steps, resize
 
 COLUMNS: dict[str, tuple[int, ...]] = {
     "means": (3,),
@@ -32,6 +33,21 @@ def test_prunings_always_end_at_the_target(start: int, target: int, times: int) 
         assert min(count, target) <= after <= max(count, target)
         count = after
     assert count == target
+
+
+@given(st.integers(1, 400), st.integers(1, 400))
+def test_prunings_take_turns_with_the_views(count: int, most: int) -> None:
+    views: Any = list(range(count))
+    turns: list[Any] = [in_turn(views, most, turn) for turn in range(8)]
+    for chosen in turns:
+        assert len(chosen) == len(set(chosen)) == min(count, most)
+        gaps = [(after - before) % count or count for before, after in zip(chosen, [*chosen[1:], chosen[0]])]
+        assert max(gaps) <= -(-count // most), "they are spread evenly"
+    if count <= most:
+        assert all(chosen == views for chosen in turns)
+        assert in_turn(views, None, 3) == views
+    else:
+        assert len(set().union(*turns)) == min(count, 8 * most), "other views in each turn"
 
 
 def test_prunings_keep_equal_fractions() -> None:

@@ -73,6 +73,7 @@ def meet_teachers(student: Any, datamanager: Any, steps: int) -> tuple[Teaching,
             prune_steps(config.prune_times, config.prune_start, config.prune_stop), target, last_step=steps - 1
         ),
         importance=config.prune_importance,
+        prune_views=config.prune_views,
         prune_unseen=config.prune_unseen,
         prune_sampling=config.prune_sampling,
     )

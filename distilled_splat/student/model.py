@@ -90,6 +90,10 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     prune_importance: Measure = "removal"
     """How to choose the Gaussians to prune: removal, by how little the training views change without each; or weight,
     by accumulated blending weight, as in the paper."""
+    prune_views: Optional[int] = None
+    """Largest number of photos on which a pruning measures importance; all by default. With more photos the prunings
+    take turns: each measures on other photos, spread evenly over the capture. This saves time with big teachers and
+    hundreds of photos, and costs a little quality; see docs/speed.md."""
     prune_unseen: bool = True
     """Prune the Gaussians that no training view shows first. False keeps the same fraction of them as of the others,
     those of most mass, for a splat that is also looked at from elsewhere."""
@@ -138,6 +142,8 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
             return f"--pipeline.model.prune-start {self.prune_start} must not be after prune-stop {self.prune_stop}"
         if self.prune_times < 1:
             return f"--pipeline.model.prune-times {self.prune_times} must be at least 1"
+        if self.prune_views is not None and self.prune_views < 1:
+            return f"--pipeline.model.prune-views {self.prune_views} must be at least 1"
         if self.prune_stop >= self.schedule_length:
             return (
                 f"--pipeline.model.prune-stop {self.prune_stop} must be within the run ({self.schedule_length} steps)"

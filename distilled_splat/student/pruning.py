@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distilled_splat.ops.densify import remove, split
+from distilled_splat.ops.views import View
 
 LEAST_EFFECT = 1 / 255**2
 """Sum of all squared changes without a Gaussian below which no view shows it: one step of one colour of one pixel."""
@@ -54,6 +56,19 @@ def count_after_pruning(count: int, target: int, times_left: int) -> int:
         times_left: prunings still to come, this one included.
     """
     return target if times_left <= 1 else round(count * (target / count) ** (1 / times_left))
+
+
+def in_turn(views: Sequence[View], most: Optional[int], turn: int) -> list[View]:
+    """Return the views on which a pruning measures importance: at most `most`, spread evenly, others in each turn.
+
+    Args:
+        views: all views, neighbours beside each other.
+        most: how many views to return at most; None for all.
+        turn: number of the pruning, from 0.
+    """
+    if most is None or len(views) <= most:
+        return list(views)
+    return [views[(place * len(views) // most + turn) % len(views)] for place in range(most)]
 
 
 def choose(weights: Tensor, count: int, sampled: bool) -> Tensor:

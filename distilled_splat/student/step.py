@@ -18,7 +18,7 @@ from distilled_splat.ops.voxels import mass
 from distilled_splat.runs.stages import STAGES
 from distilled_splat.student.curriculum import Curriculum, Lesson
 from distilled_splat.student.labels import PseudoLabels
-from distilled_splat.student.pruning import PruningSchedule, evened, resize
+from distilled_splat.student.pruning import PruningSchedule, evened, in_turn, resize
 from distilled_splat.student.structure import Structure, depth_loss
 from distilled_splat.student.trust import LabelTrust
 from distilled_splat.training.model import STEPS_PER_PSNR, PortableSplatfactoModel
@@ -40,6 +40,7 @@ class Teaching:
         lambda_depth: weight of the loss against the teachers' depths.
         pruning: when to prune, and to how many Gaussians.
         importance: how to choose the Gaussians to prune.
+        prune_views: the largest number of photos on which a pruning measures importance; None for all.
         prune_unseen: whether to prune the Gaussians that no view shows first; otherwise see `pruning.evened`.
         prune_sampling: whether the Gaussians to keep are drawn at random.
         lesson: the view of the current step.
@@ -53,6 +54,7 @@ class Teaching:
     lambda_depth: float
     pruning: PruningSchedule
     importance: Measure
+    prune_views: Optional[int]
     prune_unseen: bool
     prune_sampling: bool
     lesson: Optional[Lesson] = None
@@ -131,7 +133,8 @@ class Teaching:
         count = self.pruning.count_at(step, student.num_points)
         if count is not None:
             with STAGES.within("cuts"):
-                antialiased, views = student.config.rasterize_mode == "antialiased", self.curriculum.photographed
+                antialiased = student.config.rasterize_mode == "antialiased"
+                views = in_turn(self.curriculum.photographed, self.prune_views, self.pruning.steps.index(step))
                 background = student._get_background_color
                 weights = importance(student.gaussians(), views, background, self.importance, antialiased)
                 if not self.prune_unseen:
