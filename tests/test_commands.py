@@ -423,7 +423,7 @@ def test_a_refusal_is_one_sentence_and_an_exit_code(scene: Path, trained: Traine
 def test_ctrl_c_leaves_with_130_and_one_sentence(interruptions: Future[Interruptions]) -> None:
     story = interruptions.result()
     first, _, third = story.words[:3]
-    assert says(first, "Stopped by SIGINT; the same command resumes this teacher") == 1
+    assert says(first, "Stopped by SIGINT. The same command resumes this teacher") == 1
     assert says(third, "Stopped by SIGINT; saved after") == 1
     assert "Traceback" not in first + third
 

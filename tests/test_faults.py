@@ -100,7 +100,7 @@ def test_the_command_on_a_full_and_on_a_read_only_disk(scene: Path, tmp_path: Pa
         assert process.returncode == 1, output + errors
         assert "Traceback" not in output + errors
         sentence = errors.strip().splitlines()[-1]
-        assert f"({reason})" in sentence and "the same command resumes" in sentence
+        assert f"({reason})" in sentence and "The same command resumes" in sentence
 
 
 def spoil(trainer: Any, after: int, name: str, value: float = math.nan) -> None:

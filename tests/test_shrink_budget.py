@@ -107,7 +107,7 @@ def test_the_command_keeps_what_it_has_chosen(tmp_path: Path) -> None:
     (work,) = (tmp_path / ".small.ply.work").iterdir()
     (work / RECORD_NAME).write_text(json.dumps({"choices": {"30 minutes for [200]": [25, 20]}}))
     begun = shrink("30")
-    assert begun.returncode == 0 and "For 30 minutes: 20 steps on 25 of the 30 views" in begun.stdout, begun.stdout
+    assert begun.returncode == 0 and "Within 30 minutes: 20 steps on 25 of the 30 views" in begun.stdout, begun.stdout
     assert "Reusing the views" in begun.stdout and (work / "runs/capture-25/distilled-splatfacto").is_dir()
     meta = json.loads((work / "capture-25" / "transforms.json").read_text())
     assert len(meta["train_filenames"]) == 25
