@@ -105,8 +105,8 @@ def looks_of(given: GivenCameras, gaussians: Gaussians, device: torch.device | s
     """Return what the cameras see of the splat in each frame; the arguments are those of `choose_reading`."""
     middle = gaussians.means.median(dim=0).values
     size = float((gaussians.means - middle).norm(dim=1).median())
-    scale = 1 / size if size > 0 and math.isfinite(size) else 1.0
-    here = gaussians.centred(middle, 1 / scale).to(device)
+    unit = size if size > 0 and math.isfinite(size) else 1.0
+    here = gaussians.centred(middle, unit).to(device)
     count = len(given.photos)
     chosen = sorted({round(place) for place in np.linspace(0, count - 1, CAMERAS_TO_TRY)})
     first, *_ = given.readings.values()
@@ -115,7 +115,7 @@ def looks_of(given: GivenCameras, gaussians: Gaussians, device: torch.device | s
         photos = [None] * len(photos)
     looks = {}
     for name, views in given.readings.items():
-        tried = [small(view) for view in moved([views[place] for place in chosen], scale, middle)]
+        tried = [small(view) for view in moved([views[place] for place in chosen], 1 / unit, middle)]
         looks[name] = look_at(here, tried, photos)
     return looks
 

@@ -248,12 +248,16 @@ class ResumableTrainer(Trainer):
         The state of torch's random numbers is kept: LPIPS draws weights when it is first used, and no training may
         depend on how often it is evaluated.
         """
-        if len(self.pipeline.datamanager.eval_dataset) > 0:  # type: ignore[arg-type]
-            if step_check(step, self.config.steps_per_eval_all_images):
-                self.note_evaluation(step)
-            devices = [] if self.device == "cpu" else [self.device]
-            with STAGES.within("evaluation"), torch.random.fork_rng(devices):
-                super().eval_iteration(step)
+        config = self.config
+        intervals = (config.steps_per_eval_batch, config.steps_per_eval_image, config.steps_per_eval_all_images)
+        due = any(step_check(step, interval) for interval in intervals)  # nerfstudio asks after every step
+        if not due or len(self.pipeline.datamanager.eval_dataset) == 0:  # type: ignore[arg-type]
+            return
+        if step_check(step, config.steps_per_eval_all_images):
+            self.note_evaluation(step)
+        devices = [] if self.device == "cpu" else [self.device]
+        with STAGES.within("evaluation"), torch.random.fork_rng(devices):
+            super().eval_iteration(step)
 
     def note_evaluation(self, step: int) -> None:
         """Note how long the training has taken until the held-out photos are measured, without former measurements."""
