@@ -11,19 +11,23 @@ from pathlib import Path
 from typing import Any, Optional
 
 from rich.console import Console
-from rich.table import Table
 
 SHRINK, TRUE_CAMERAS, PHOTOS = "shrink", "shrink --cameras (the true ones)", "student with the photos"
 OPACITY, IMPORTANCE = "highest opacity", "importance at the true cameras, no refit"
 MERGING, ADAPTIVE = "splat-transform --decimate", "splat-transform --decimate-adaptive"
+ORIGINAL = "the original"
 ROWS = (OPACITY, IMPORTANCE, MERGING, ADAPTIVE, SHRINK, TRUE_CAMERAS, PHOTOS)
+VIEWS, SEED = 200, 1
+"""The invented views to measure at are the test views of this many views with this seed. `shrink` trains with another
+seed."""
 
 
 @dataclass
 class ShrinkBench:
-    """Shrink trained splats, and compare the results with other methods on the held-out photos of the splats' runs.
+    """Shrink trained splats, and compare the results with other methods.
 
-    Files that exist are kept, so an interrupted command can be given again.
+    Every result is measured at the held-out photos of the splat's run, and at invented views of the whole splat.
+    Writes results.json, a table and a plot. Files that exist are kept, so an interrupted command can be given again.
     """
 
     load_config: tuple[Path, ...]
@@ -40,12 +44,13 @@ class ShrinkBench:
     """Path of PlayCanvas' command (npm install @playcanvas/splat-transform, 3.7). By default its rows are left out."""
 
     def run(self) -> None:
-        """Make the missing files, measure all files, and write results.json.
+        """Make the missing files, measure all files, and write results.json, table.md and sizes.png.
 
         Raises:
             ValueError: if --rows names an unknown row.
         """
-        from distilled_splat.runs.files import write_json
+        from distilled_splat.runs.files import write_bytes, write_json
+        from distilled_splat.shrink.bench_plot import plot
 
         for row in self.rows:
             if row not in ROWS:
@@ -55,7 +60,10 @@ class ShrinkBench:
             for result in self.results_of(config):
                 results.append(result)
                 write_json(self.output / "results.json", results)
-        print_results(results, Console())
+        words = table(results)
+        write_bytes(self.output / "table.md", words.encode())
+        plot(results, self.output / "sizes.png")
+        Console(soft_wrap=True).print(words, highlight=False, markup=False)
 
     def wanted(self, row: str) -> bool:
         """Return whether a row is wanted and can be made."""
@@ -67,6 +75,7 @@ class ShrinkBench:
         """Make and measure all rows of one splat."""
         from distilled_splat.evaluation.held_out import open_run
         from distilled_splat.runs.files import write_bytes
+        from distilled_splat.splat.files import read_splat
         from distilled_splat.splat.formats import FORMATS
 
         run = open_run(config, teachers=())
@@ -76,7 +85,8 @@ class ShrinkBench:
         big = folder / "big.ply"
         if not big.exists():
             write_bytes(big, FORMATS["ply"].encode(original))
-        results = [self.measured(run, scene, "the original", None, big, 0.0)]
+        measure = Measure(run, original)
+        results = [{"scene": scene, "row": ORIGINAL, "fraction": None, "seconds": 0.0, **measure.photos(original)}]
         for fraction in self.fractions:
             count = max(round(fraction * len(original)), 1)
             for row, make in self.ways(run, original, big, count).items():
@@ -87,7 +97,9 @@ class ShrinkBench:
                 if not path.exists():
                     Console().print(f"{scene}, {count} Gaussians: {row}", highlight=False)
                     make(path)
-                results.append(self.measured(run, scene, row, fraction, path, time.monotonic() - began))
+                seconds = time.monotonic() - began
+                found = measure.of(read_splat(path).gaussians)
+                results.append({"scene": scene, "row": row, "fraction": fraction, "seconds": seconds, **found})
         return results
 
     def ways(self, run: Any, original: Any, big: Path, count: int) -> dict[str, Callable[[Path], None]]:
@@ -150,29 +162,58 @@ class ShrinkBench:
         content = FORMATS["ply"].encode(read_teacher(student).gaussians)
         write_bytes(path, content)
 
-    def measured(
-        self, run: Any, scene: str, row: str, fraction: Optional[float], path: Path, seconds: float
-    ) -> dict[str, Any]:
-        """Measure a file against the held-out photos, and against the original's renders at their cameras."""
+
+class Measure:
+    """Measures splats against an original: at its run's held-out photos, and at invented views of all its parts."""
+
+    def __init__(self, run: Any, original: Any) -> None:
+        """Render the original everywhere.
+
+        Args:
+            run: the opened run of the original.
+            original: its Gaussians.
+        """
+        from distilled_splat.shrink.measure import pictures
+        from distilled_splat.shrink.unit_frame import UnitFrame
+        from distilled_splat.shrink.viewpoints import invented_views
+
+        self.run = run
+        self.antialiased = run.model.config.rasterize_mode == "antialiased"
+        self.frame = UnitFrame.of([original])
+        here = self.frame.into(original).to(run.model.device)
+        self.views = invented_views(here, VIEWS, SEED).test
+        self.elsewhere = pictures(here, self.views, self.antialiased)
+
+    def photos(self, gaussians: Any) -> dict[str, Any]:
+        """Return the number of Gaussians, and the mean PSNR to the held-out photos in dB."""
+        found = self.of(gaussians)
+        return {name: found[name] for name in ("gaussians", "psnr_to_photos")}
+
+    def of(self, gaussians: Any) -> dict[str, Any]:
+        """Return the number of Gaussians, and mean PSNR (dB) and SSIM to the photos and to the original's renders."""
+        import torch
+
         from distilled_splat.ops.losses import l1_and_ssim, psnr
         from distilled_splat.ops.render import render
-        from distilled_splat.splat.files import read_splat
+        from distilled_splat.shrink.measure import compared, pictures
 
-        gaussians = read_splat(path).gaussians.to(run.model.device)
-        antialiased = run.model.config.rasterize_mode == "antialiased"
-        photos, pictures, likeness = [], [], []
-        for held in run.held_out():
-            image = render(gaussians, held.view, antialiased=antialiased).over(held.background)
-            true = run.image(held)
-            photos.append(psnr(image, held.photo))
-            pictures.append(psnr(image, true))
-            likeness.append(float(l1_and_ssim(image, true)[1]))
+        gaussians = gaussians.to(self.run.model.device)
+        photos, renders, likeness = [], [], []
+        with torch.no_grad():
+            for held in self.run.held_out():
+                image = render(gaussians, held.view, antialiased=self.antialiased).over(held.background)
+                true = self.run.image(held)
+                photos.append(psnr(image, held.photo))
+                renders.append(psnr(image, true))
+                likeness.append(float(l1_and_ssim(image, true)[1]))
+        shown = pictures(self.frame.into(gaussians), self.views, self.antialiased)
         return {
-            "scene": scene, "row": row, "fraction": fraction, "gaussians": len(gaussians), "seconds": seconds,
+            "gaussians": len(gaussians),
             "psnr_to_photos": sum(photos) / len(photos),
-            "psnr_to_original": None if fraction is None else sum(pictures) / len(pictures),
-            "ssim_to_original": None if fraction is None else sum(likeness) / len(likeness),
-        }  # fmt: skip
+            "psnr_to_original": sum(renders) / len(renders),
+            "ssim_to_original": sum(likeness) / len(likeness),
+            "psnr_elsewhere": compared("", shown, self.elsewhere, len(gaussians), None).psnr,
+        }
 
 
 def command(module: str, *arguments: str) -> None:
@@ -191,16 +232,25 @@ def succeed(words: Sequence[str]) -> None:
         raise SystemExit(f"{' '.join(words)} failed: {(done.stdout + done.stderr).strip()[-1000:]}")
 
 
-def print_results(results: Sequence[dict[str, Any]], console: Console) -> None:
-    """Print the results as a table."""
-    table = Table("scene", "size", "", "Gaussians", "PSNR to the original", "SSIM", "PSNR to the photos", "s")
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """Return the results as a Markdown table."""
+    heads = (
+        "scene", "size", "row", "Gaussians", "PSNR to the original", "SSIM", "at invented views", "PSNR to the photos",
+        "seconds",
+    )  # fmt: skip
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for result in results:
-        fraction, to = result["fraction"], result["psnr_to_original"]
-        table.add_row(
+        fraction = result["fraction"]
+        cells = (
             result["scene"], "" if fraction is None else f"{fraction:.0%}", result["row"], f"{result['gaussians']}",
-            "" if to is None else f"{to:.2f}", "" if to is None else f"{result['ssim_to_original']:.4f}",
-            f"{result['psnr_to_photos']:.2f}", f"{result['seconds']:.0f}",
+            decimals(result.get("psnr_to_original"), 2), decimals(result.get("ssim_to_original"), 4),
+            decimals(result.get("psnr_elsewhere"), 2), decimals(result["psnr_to_photos"], 2),
+            f"{result['seconds']:.0f}",
         )  # fmt: skip
-    for column in table.columns[3:]:
-        column.justify = "right"
-    console.print(table)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def decimals(value: Optional[float], places: int) -> str:
+    """Format a number; empty without one."""
+    return "" if value is None else f"{value:.{places}f}"
