@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import signal
 import socket
 import subprocess
@@ -33,7 +34,7 @@ from distilled_splat.teachers.reading import Teacher, read_teacher
 from distilled_splat.viewing import pictures
 from distilled_splat.viewing.screen import Screen
 from distilled_splat.viewing.splats import Shown, names_of
-from distilled_splat.viewing.start import Start, find_start
+from distilled_splat.viewing.start import UPS, Start, find_start
 
 BLACK = torch.zeros(3)
 BOX = (120, 20, 820, 640)
@@ -267,3 +268,58 @@ def test_the_page_shows_two_splats_with_one_camera(served: Served) -> None:
     wait_until(lambda: served.shows((everywhere, one)), "one alone")
     served.process.send_signal(signal.SIGINT)
     assert served.process.wait(30) == 0
+
+
+def test_the_given_direction_is_up() -> None:
+    splat = solid(1500)
+    frame = UnitFrame.of([splat])
+    shown, teacher = Shown("splat", frame.into(splat), False), Teacher(Path("splat.ply"), splat, False, None, {})
+    for name, direction in UPS.items():
+        start = find_start([teacher.path], [teacher], [shown], frame, torch.tensor(direction))
+        assert start.up.tolist() == list(direction), name
+        assert float(start.view.viewmat[1, :3] @ start.up) < 0, name
+
+
+def test_what_a_page_cannot_show_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    splat = tmp_path / "whole.ply"
+    splat.write_bytes(encode_ply(sphere(30)))
+    assert "let it end in .html" in refused(splat, "--page", tmp_path / "page.ply")
+    assert "does not exist" in refused(splat, "--page", tmp_path / "nowhere" / "page.html")
+    assert "not 3" in refused(splat, splat, splat, "--page", tmp_path / "page.html")
+    assert sorted(tmp_path.iterdir()) == [splat]
+
+
+@pytest.mark.slow
+def test_a_page_in_one_file_shows_two_splats_in_a_narrow_window(tmp_path: Path) -> None:
+    """What Spark draws is what our rasterizer draws: the whole width of the first camera, and more above and below."""
+    (tmp_path / "ball.ply").write_bytes(encode_ply(solid(1500)))
+    (tmp_path / "negative <&>.ply").write_bytes(encode_ply(negative(solid(1500))))
+    path = tmp_path / "page.html"
+    command = [sys.executable, "-m", "distilled_splat", "view", tmp_path / "ball.ply", tmp_path / "negative <&>.ply"]
+    done = subprocess.run([*map(str, command), "--page", str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and f"Written: {path}" in done.stdout, done.stdout + done.stderr
+    content = path.read_text()
+    assert "http://" not in content and not re.search(r"""(src|href)\s*=\s*["']?http""", content)
+    width, height = 300, 440
+    start, ball = start_of(solid(1500))
+    focal = width / start.view.width * float(start.view.K[0, 0])
+    view = View(start.view.viewmat, torch.tensor([[focal, 0, 150], [0, focal, 220], [0, 0, 1]]), width, height)
+    one, other = (255 * render(each, view).over(BLACK).numpy() for each in (ball.gaussians, negative(ball.gaussians)))
+    box = (0, 0, width, 360)  # above the names
+    with chromium() as page:
+        page.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": True},
+        )
+        page.get(path.as_uri())
+        assert page.title == "ball.ply and negative <&>.ply"
+
+        def alike() -> bool:
+            seen = picture(page, box)
+            return all(
+                agreement(seen[:, columns], whole[:360, columns]) > CLOSE
+                for columns, whole in ((slice(0, 145), one), (slice(155, None), other))
+            )
+
+        wait_until(alike, "both splats")
+        assert not page.get_log("browser")

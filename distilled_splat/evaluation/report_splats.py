@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import math
-from importlib import resources
 from typing import Any, Optional
 
 import torch
 from torch import Tensor
 
+from distilled_splat.evaluation.browser_splats import page_data, spz_of
 from distilled_splat.evaluation.held_out import FinishedRun
 from distilled_splat.ops.views import View
-from distilled_splat.splat.formats import FORMATS, with_degree
 from distilled_splat.splat.gaussians import Gaussians
 from distilled_splat.teachers.reading import read_teacher
 
 MOST_MEGABYTES = 8.0
 """Largest size of a report's splats as .spz files. As text in the page they take a third more."""
-FORMAT = FORMATS["spz"]
 
 
 def splats_of(run: FinishedRun, most_megabytes: float = MOST_MEGABYTES) -> Optional[dict[str, Any]]:
@@ -32,8 +29,7 @@ def splats_of(run: FinishedRun, most_megabytes: float = MOST_MEGABYTES) -> Optio
         most_megabytes: largest size of the .spz files together, in 10^6 bytes.
 
     Returns:
-        `viewer` (gzipped JavaScript), `splats` (name, whether antialiased, .spz), both in base64, `cameras` (see
-        `camera_of`), `up` [3], `aspect` and `background` (in 0 to 1, [3]); or None.
+        see `browser_splats.page_data`; or None.
     """
     views = [held.view for held in run.held_out()] if most_megabytes > 0 else []
     if not views:
@@ -47,29 +43,22 @@ def splats_of(run: FinishedRun, most_megabytes: float = MOST_MEGABYTES) -> Optio
     splats, left = [], most_megabytes * 1e6
     for name, gaussians, mode in found:
         try:
-            content = FORMAT.file_of(with_degree(gaussians, FORMAT.highest_degree), mode)
+            splat = spz_of(name, gaussians, mode)
         except ValueError:  # the library is missing
             return None
-        left -= len(content)
+        left -= 3 / 4 * len(splat["spz"])  # base64 holds three bytes in four letters
         if left >= 0:
-            splats.append({"name": name, "antialiased": mode, "spz": text_of(content)})
+            splats.append(splat)
     if not splats or splats[0]["name"] != "student":
         return None
     ups = torch.stack([-view.viewmat[1, :3].cpu() for view in views]).mean(dim=0)
-    viewer = resources.files("distilled_splat").joinpath("evaluation/webview/viewer.js.gz").read_bytes()
-    return {
-        "viewer": text_of(viewer),
-        "splats": splats,
-        "cameras": [camera_of(view, found[0][1]) for view in views],
-        "up": ups.tolist(),
-        "aspect": views[0].width / views[0].height,
-        "background": run.model._get_background_color().tolist(),
-    }
-
-
-def text_of(content: bytes) -> str:
-    """Return bytes in base64."""
-    return base64.b64encode(content).decode()
+    return page_data(
+        splats,
+        [camera_of(view, found[0][1]) for view in views],
+        ups.tolist(),
+        views[0].width / views[0].height,
+        run.model._get_background_color().tolist(),
+    )
 
 
 def camera_of(view: View, gaussians: Gaussians) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Optional
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ STEPS_BACK = (0.0, 0.5, 1.0, 2.0)
 """Steps back from an invented view, to show more: fractions of the distance to the middle of its picture."""
 STEEP = math.sin(math.radians(45))
 """Views that look up or down by more than 45 degrees are used only if there are no others."""
+UPS = {"y-down": (0.0, -1.0, 0.0), "y-up": (0.0, 1.0, 0.0), "z-up": (0.0, 0.0, 1.0)}
+"""Up directions by their names."""
 NEAR_AN_AXIS = math.cos(math.radians(15))
 """Most scenes have a coordinate axis as up. An axis within 15 degrees of the guess is used instead of the guess."""
 FROM_OUTSIDE = 3.0
@@ -53,7 +56,13 @@ class Start:
     words: str
 
 
-def find_start(paths: Sequence[Path], splats: Sequence[Teacher], shown: Sequence[Shown], frame: UnitFrame) -> Start:
+def find_start(
+    paths: Sequence[Path],
+    splats: Sequence[Teacher],
+    shown: Sequence[Shown],
+    frame: UnitFrame,
+    given_up: Optional[Tensor] = None,
+) -> Start:
     """Return the first camera: in the first run that still has its data, or else an invented view of the first splat.
 
     Args:
@@ -61,13 +70,15 @@ def find_start(paths: Sequence[Path], splats: Sequence[Teacher], shown: Sequence
         splats: the splats in their own units.
         shown: the splats in the unit frame.
         frame: the unit frame.
+        given_up: the up direction, [3]; None: it is taken from the photos, or guessed.
     """
     for path, splat, here in zip(paths, splats, shown):
         try:
-            return start_in_run(path, splat, here, frame)
+            start = start_in_run(path, splat, here, frame)
         except ValueError:
             continue  # not a run, or the run's data are missing
-    return invented_start(shown[0])
+        return start if given_up is None else replace(start, up=given_up)
+    return invented_start(shown[0], given_up)
 
 
 def start_in_run(path: Path, splat: Teacher, here: Shown, frame: UnitFrame) -> Start:
@@ -89,16 +100,19 @@ def start_in_run(path: Path, splat: Teacher, here: Shown, frame: UnitFrame) -> S
     return Start(views[place], up, distance_in(here, views[place]), f"at {kind}, {names[place]}".rstrip(", "))
 
 
-def invented_start(here: Shown) -> Start:
-    """Return an invented view that shows much of a splat, or a view from outside if no view can be invented."""
+def invented_start(here: Shown, given_up: Optional[Tensor] = None) -> Start:
+    """Return an invented view that shows much of a splat, or a view from outside if no view can be invented.
+
+    The up direction is `given_up`, or else guessed.
+    """
     try:
         found = invented_views(here.gaussians, INVENTED, 0)
     except ValueError:
-        up = on_an_axis(upright(here.gaussians))
+        up = on_an_axis(upright(here.gaussians)) if given_up is None else given_up
         side = torch.linalg.cross(up, torch.eye(3)[int(up.abs().argmin())])
         eye = FROM_OUTSIDE * side / side.norm()
         return Start(looking(eye, -eye, up, 640, 480, 480.0), up, FROM_OUTSIDE, "outside the splat")
-    up = on_an_axis(found.up)
+    up = on_an_axis(found.up) if given_up is None else given_up
     views = [view for view in found.train if abs(float(view.viewmat[2, :3].cpu() @ up)) < STEEP] or found.train
     candidates = [candidate for view in views for candidate in stepping_back(view, up, distance_in(here, view))]
     view = max(candidates, key=lambda view: look_at(here.gaussians, [small(view)], [None]).merit())
