@@ -46,7 +46,7 @@ def triple(platform: str, oldest: str, python: str) -> str:
 
 def test_the_table_has_every_platform() -> None:
     assert {platform for platform, *_ in cells()} == set(PLATFORMS)
-    assert len(cells()) == 3 * len(PLATFORMS) and {said for *_, said in cells()} <= {"runs", "resolves", "no"}
+    assert len(cells()) == 3 * len(PLATFORMS) and {said for *_, said in cells()} <= {"runs", "untested", "no"}
 
 
 @pytest.mark.slow
