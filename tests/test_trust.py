@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from distilled_splat.ops.render import Rendered
 from distilled_splat.student.trust import LONG_MEMORY, MEMORY, LabelTrust
+from distilled_splat.teachers.ensemble import disagreement
 
 PHOTO = torch.full((6, 5, 3), 0.5)
 
@@ -86,3 +88,39 @@ def test_departures_are_averages_with_a_longer_memory() -> None:
     trust.see_between(torch.full((2, 2, 3), 0.1), torch.full((2, 2, 3), 0.4))
     there = LONG_MEMORY * 0.01 + (1 - LONG_MEMORY) * 0.16
     assert trust.overfit == pytest.approx(there / 0.01 - 1, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("disagreement", "expected"), [(0.0, 1.0), (0.02, 1.0), (0.03, 0.5), (0.04, 0.0), (1.0, 0.0), (None, 1.0)]
+)
+def test_labels_between_the_cameras_count_while_the_teachers_agree(disagreement: float | None, expected: float) -> None:
+    trust = LabelTrust(0.0, 0.0, 2.0)
+    there = None if disagreement is None else torch.tensor(disagreement)
+    trust.see_between(PHOTO, PHOTO, there)
+    assert trust.between == 1.0  # until the student was compared with a photo
+    trust.see(PHOTO + 0.1, PHOTO, PHOTO)
+    trust.see_between(PHOTO, PHOTO, there)
+    assert trust.between == trust.certain == pytest.approx(expected, abs=1e-5)
+    assert trust.value == trust.overfit == 1.0
+
+
+def test_without_a_limit_teachers_may_disagree() -> None:
+    trust = LabelTrust(0.0)
+    trust.see(PHOTO + 0.1, PHOTO, PHOTO)
+    trust.see_between(PHOTO, PHOTO, torch.tensor(1e3))
+    assert trust.between == 1.0
+
+
+def test_teachers_disagree_by_the_variance_of_their_colours_over_grey() -> None:
+    generator = torch.Generator().manual_seed(0)
+    renders = [
+        Rendered(1.2 * torch.rand(6, 5, 3, generator=generator), torch.rand(6, 5, 1, generator=generator), None, {})
+        for _ in range(3)
+    ]
+    images = [one.color.clamp(0, 1) + 0.5 * (1 - one.alpha) for one in renders]
+    pairs = [(images[a] - images[b]).square().mean() for a, b in ((0, 1), (0, 2), (1, 2))]
+    found = disagreement(renders)
+    assert found is not None and float(found) == pytest.approx(float(sum(pairs)) / 6, rel=1e-5)
+    assert disagreement(renders[:1]) is None
+    same = disagreement([renders[0], renders[0]])
+    assert same is not None and float(same) == 0

@@ -111,7 +111,7 @@ def trainer_for(
         model.teachers, model.keep_fraction, model.min_teacher_psnr = teachers, 1.0, 0.0
         model.prune_times, model.prune_stop, model.virtual_views = 1, steps - 1, VIRTUAL_VIEWS
         # this student is as good as its teachers: with the defaults it would not use pseudo labels
-        model.min_teacher_advantage = model.full_overfit_gap = 0.0
+        model.min_teacher_advantage = model.full_overfit_gap = model.max_teacher_disagreement = 0.0
     if kind == "torch":
         for group in config.optimizers.values():
             group["optimizer"] = AdamOptimizerConfig(lr=group["optimizer"].lr, eps=1e-15)

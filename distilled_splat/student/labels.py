@@ -9,7 +9,7 @@ from torch import Tensor
 
 from distilled_splat.ops.composite import over_background, resized, stored
 from distilled_splat.ops.views import View
-from distilled_splat.teachers.ensemble import TeacherEnsemble, mean_depth, mean_image
+from distilled_splat.teachers.ensemble import TeacherEnsemble, disagreement, mean_depth, mean_image
 
 AGREEMENT = 0.05
 """Standard deviation of the teachers' depths, as a fraction of their mean, at which its weight falls to 1 / e."""
@@ -20,11 +20,13 @@ class Label(NamedTuple):
 
     Attributes:
         image: packed by `composite.stored`, [H, W, 4].
+        disagreement: how much the teachers differ, see `ensemble.disagreement`; None if there is one teacher.
         surface: their mean depth in world units and the belief in it, its weight from 0 to 1, as half floats,
             [H, W, 2]; None without depths.
     """
 
     image: Tensor
+    disagreement: Optional[Tensor]
     surface: Optional[Tensor]
 
     @property
@@ -75,7 +77,7 @@ class PseudoLabels:
             depth, spread = mean_depth(renders)
             belief = alpha * torch.exp(-((spread / (AGREEMENT * depth).clamp_min(1e-12)) ** 2))
             surface = torch.cat((depth, belief), dim=-1).half()
-        return Label(stored(color, alpha), surface)
+        return Label(stored(color, alpha), disagreement(renders), surface)
 
     def label(self, index: int, view: View, background: Tensor, downscale: int = 1) -> Tensor:
         """Return the pseudo label of a training view over a background, at the step's resolution.

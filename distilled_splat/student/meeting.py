@@ -65,7 +65,7 @@ def meet_teachers(student: Any, datamanager: Any, steps: int) -> tuple[Teaching,
     teaching = Teaching(
         curriculum=Curriculum(photographed, virtual, config.virtual_fraction),
         labels=PseudoLabels(TeacherEnsemble(teachers, device), budget, with_depth=config.lambda_depth > 0),
-        trust=LabelTrust(config.min_teacher_advantage, config.full_overfit_gap),
+        trust=LabelTrust(config.min_teacher_advantage, config.full_overfit_gap, config.max_teacher_disagreement),
         lambda_kd=config.lambda_kd,
         structure=structure,
         lambda_depth=config.lambda_depth,

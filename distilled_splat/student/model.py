@@ -65,6 +65,10 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     """Use virtual views only while the student overfits, that is, while its squared difference from the teachers' mean
     is larger at virtual views than at the photos: fully when larger by this fraction, not at all when not larger. 0:
     always fully."""
+    max_teacher_disagreement: float = 1.0
+    """Use virtual views only while the teachers agree there: fully while their variance is below the student's squared
+    error on the photos times this factor, not at all from twice that. Teachers of few photos overfit, and then differ
+    at novel views. It needs at least two teachers. 0: always fully."""
     virtual_views: int = 250
     """Number of virtual views; the teachers render each one once."""
     virtual_spread: float = 0.5
@@ -167,7 +171,7 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
             )
         if not 0 <= self.virtual_fraction < 1:
             return f"--pipeline.model.virtual-fraction {self.virtual_fraction} must be in [0, 1)"
-        for name in ("virtual_spread", "min_teacher_advantage", "full_overfit_gap"):
+        for name in ("virtual_spread", "min_teacher_advantage", "full_overfit_gap", "max_teacher_disagreement"):
             if not getattr(self, name) >= 0:
                 return f"--pipeline.model.{name.replace('_', '-')} {getattr(self, name)} must not be negative"
         for name in ("lambda_depth", "lambda_structure"):
@@ -259,7 +263,7 @@ class DistilledModel(PortableSplatfactoModel):
         if self.training and metrics and self.teaching.uses_labels:
             trust = self.teaching.trust
             metrics["label_trust"] = torch.tensor(trust.value)
-            metrics["label_trust_between"] = torch.tensor(trust.value * trust.overfit)
+            metrics["label_trust_between"] = torch.tensor(trust.between)
         return metrics
 
     def get_outputs(self, camera: Cameras) -> dict[str, Any]:

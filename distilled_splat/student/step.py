@@ -66,8 +66,7 @@ class Teaching:
 
     def begin(self, student: PortableSplatfactoModel, photo: int) -> Lesson:
         """Choose the view of a step that nerfstudio gave this photo; logged steps always render the photo's view."""
-        trust = self.trust.value * self.trust.overfit
-        self.lesson = self.curriculum.choose(photo, trust, photos_only=student.step % STEPS_PER_PSNR == 0)
+        self.lesson = self.curriculum.choose(photo, self.trust.between, photos_only=student.step % STEPS_PER_PSNR == 0)
         return self.lesson
 
     def losses(
@@ -121,11 +120,15 @@ class Teaching:
         """
         label = targets["kd_loss"] if "kd_loss" in targets else self.label(student, lesson, background)
         self.trust.see(rendered, label, targets["main_loss"], student.mask_of(batch))
-        near = self.curriculum.near(lesson.index) if self.trust.full_gap else None
+        near = self.curriculum.near(lesson.index) if self.trust.full_gap or self.trust.max_disagreement else None
         if near is not None:
             view = downscaled(near.view, student._get_downscale_factor())
             between = student.render_view(student.gaussians(), view, background).color.clamp(0, 1)
-            self.trust.see_between(rendered - label, between - self.label(student, near, background))
+            self.trust.see_between(
+                rendered - label,
+                between - self.label(student, near, background),
+                self.labels.of(near.index, near.view).disagreement,
+            )
 
     @torch.no_grad()
     def finish(self, student: PortableSplatfactoModel, step: int) -> None:

@@ -25,9 +25,11 @@ class LabelTrust:
         value: weight of all labels, from 0 (the student fits the photos about as well as the ensemble) to 1.
         overfit: additional weight of labels at virtual views, from 0 (the student is not further from the ensemble
             there than at the photos) to 1.
+        certain: additional weight of labels at virtual views, from 0 (the teachers differ there much more than the
+            student differs from the photos) to 1.
     """
 
-    def __init__(self, min_advantage: float, full_gap: float = 0.0) -> None:
+    def __init__(self, min_advantage: float, full_gap: float = 0.0, max_disagreement: float = 0.0) -> None:
         """Let labels count fully until something is measured.
 
         Args:
@@ -35,11 +37,19 @@ class LabelTrust:
                 count at all; from twice this fraction they count fully. 0: always fully.
             full_gap: the fraction by which the student's squared difference from the ensemble must be larger at virtual
                 views than at the photos for labels to count fully there; in proportion below. 0: always fully.
+            max_disagreement: the largest variance of the teachers at virtual views at which labels count fully there,
+                as a fraction of the student's squared error at the photos. From twice this fraction they do not count.
+                0: always fully.
         """
-        self.min_advantage, self.full_gap = min_advantage, full_gap
-        self.value = self.overfit = 1.0
+        self.min_advantage, self.full_gap, self.max_disagreement = min_advantage, full_gap, max_disagreement
+        self.value = self.overfit = self.certain = 1.0
         self.errors: Optional[Tensor] = None
         self.differences: Optional[Tensor] = None
+
+    @property
+    def between(self) -> float:
+        """The weight of labels at virtual views, from 0 to 1."""
+        return self.value * self.overfit * self.certain
 
     @torch.no_grad()
     def see(self, rendered: Tensor, label: Tensor, photo: Tensor, mask: Optional[Tensor] = None) -> None:
@@ -54,27 +64,33 @@ class LabelTrust:
         differences = (rendered - photo, label - photo)
         if mask is not None:
             differences = (differences[0] * mask, differences[1] * mask)
-        self.errors = averaged(self.errors, differences, MEMORY)
+        self.errors = averaged(self.errors, [difference.square().mean() for difference in differences], MEMORY)
         student, ensemble = self.errors.tolist()
         if self.min_advantage > 0:
             least = self.min_advantage * ensemble
             self.value = min(max((student - ensemble - least) / max(least, 1e-12), 0.0), 1.0)
 
     @torch.no_grad()
-    def see_between(self, at_photo: Tensor, between: Tensor) -> None:
+    def see_between(self, at_photo: Tensor, between: Tensor, disagreement: Optional[Tensor] = None) -> None:
         """Compare the student with its teachers' mean at a photo and at a virtual view.
 
         Args:
             at_photo: the student's render minus the label, [H, W, 3].
             between: the same at a virtual view nearby.
+            disagreement: the variance of the teachers at the virtual view; None with one teacher.
         """
-        self.differences = averaged(self.differences, (at_photo, between), LONG_MEMORY)
-        here, there = self.differences.tolist()
+        squares = [at_photo.square().mean(), between.square().mean()]
+        squares += [] if disagreement is None else [disagreement]
+        self.differences = averaged(self.differences, squares, LONG_MEMORY)
+        here, there, *differ = self.differences.tolist()
+        if differ and self.errors is not None and self.max_disagreement > 0:
+            most = self.max_disagreement * float(self.errors[0])
+            self.certain = min(max(2 - differ[0] / max(most, 1e-12), 0.0), 1.0)
         if self.full_gap > 0:
             self.overfit = min(max((there - here) / max(self.full_gap * here, 1e-12), 0.0), 1.0)
 
 
-def averaged(average: Optional[Tensor], differences: tuple[Tensor, Tensor], memory: float) -> Tensor:
-    """Update the running averages [2] with the mean squares of two pictures, [H, W, 3]."""
-    squares = torch.stack([difference.square().mean() for difference in differences])
-    return squares if average is None else torch.lerp(squares, average, memory)
+def averaged(average: Optional[Tensor], values: list[Tensor], memory: float) -> Tensor:
+    """Update the running averages [N] with N scalars."""
+    now = torch.stack(values)
+    return now if average is None else torch.lerp(now, average, memory)

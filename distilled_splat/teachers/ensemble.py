@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Optional
 
 import torch
 from torch import Tensor
@@ -41,6 +42,18 @@ def mean_image(renders: Sequence[Rendered]) -> tuple[Tensor, Tensor]:
 def mean_alpha(renders: Sequence[Rendered]) -> Tensor:
     """Return the mean of several renders' alphas, [H, W, 1]."""
     return torch.stack([rendered.alpha for rendered in renders]).mean(dim=0)
+
+
+def disagreement(renders: Sequence[Rendered]) -> Optional[Tensor]:
+    """Return how much renders differ: the mean variance (n - 1) of their colours over grey; None for one render.
+
+    Half of the mean squared difference between two teachers. Teachers that overfit agree at the photos' cameras, which
+    they have all learnt, and differ at other views.
+    """
+    if len(renders) < 2:
+        return None
+    images = torch.stack([rendered.color.clamp(0, 1) + 0.5 * (1 - rendered.alpha) for rendered in renders])
+    return images.var(dim=0).mean()
 
 
 def mean_depth(renders: Sequence[Rendered]) -> tuple[Tensor, Tensor]:

@@ -68,6 +68,7 @@ distilled_splatfacto_paper = MethodSpecification(
                 virtual_fraction=0.0,
                 min_teacher_advantage=0.0,
                 full_overfit_gap=0.0,
+                max_teacher_disagreement=0.0,
                 lambda_depth=0.0,
                 lambda_structure=1.0,
                 structure_of="centres",
