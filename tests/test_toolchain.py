@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from distilled_splat.ops.toolchain import first_complaint, nvcc_release
+from distilled_splat.ops.toolchain import HEADER, first_complaint, nvcc_release, set_cuda_home
 
 ROOT = Path(__file__).parents[1]
 FAULT = "from distilled_splat.ops.toolchain import fault_of_kernels; print('FAULT:', fault_of_kernels())"
@@ -62,6 +63,56 @@ def test_what_is_on_path_already_is_not_hidden(tmp_path: Path) -> None:
         "print(subprocess.run(['nvcc'], capture_output=True, text=True).stdout)"
     )
     assert told(start(code, tmp_path, PATH=f"{tmp_path / 'mine'}", CUDA_HOME=f"{tmp_path / 'cuda'}")) == "mine"
+
+
+@pytest.fixture
+def without_cuda_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment that does not say where the toolkit is."""
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.setenv(name, "")
+
+
+def toolkit(folder: Path) -> Path:
+    """Make a CUDA toolkit whose nvcc says where it is, as the real one does."""
+    program(folder / "bin", "nvcc", f"echo '#$ _HERE_={folder / 'bin'}' >&2")
+    (folder / HEADER).parent.mkdir()
+    (folder / HEADER).touch()
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["link", "script"])
+def test_the_toolkit_behind_a_link_or_a_script_on_path_is_found(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_cuda_home: None
+) -> None:
+    there = toolkit(tmp_path / "cuda-13.0")
+    if kind == "script":
+        program(tmp_path / "bin", "nvcc", f'exec {there / "bin" / "nvcc"} "$@"')
+    else:
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "nvcc").symlink_to(there / "bin" / "nvcc")
+    torch_builds = SimpleNamespace(CUDA_HOME=f"{tmp_path}")
+    monkeypatch.setitem(sys.modules, "torch.utils.cpp_extension", torch_builds)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}")
+    set_cuda_home()
+    assert os.environ["CUDA_HOME"] == torch_builds.CUDA_HOME == f"{there}"
+
+
+def test_a_cuda_home_that_is_given_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_cuda_home: None
+) -> None:
+    monkeypatch.setenv("PATH", f"{toolkit(tmp_path / 'cuda') / 'bin'}")
+    monkeypatch.setenv("CUDA_PATH", "/mine")
+    set_cuda_home()
+    assert os.environ["CUDA_HOME"] == ""
+
+
+def test_without_a_toolkit_torch_guesses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_cuda_home: None
+) -> None:
+    program(tmp_path / "bin", "nvcc", "exit 1")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}")
+    set_cuda_home()
+    assert os.environ["CUDA_HOME"] == ""
 
 
 def test_without_nvcc_one_sentence_says_what_to_install(tmp_path: Path) -> None:

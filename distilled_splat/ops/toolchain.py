@@ -22,6 +22,8 @@ from distilled_splat.runs.words import words_of
 
 EXTENSION = "gsplat_cuda"
 """Name of gsplat's kernels for torch's compiler."""
+HEADER = Path("include") / "cuda_runtime_api.h"
+"""A header that every CUDA toolkit has, and that gsplat's kernels include."""
 ON_THE_CPU = "or use the CPU: set the environment variable CUDA_VISIBLE_DEVICES to an empty string"
 
 
@@ -35,9 +37,42 @@ def put_tools_on_path() -> None:
     wanted = [sysconfig.get_path("scripts"), *(str(Path(toolkit) / "bin") for toolkit in toolkits if toolkit)]
     extend_path(wanted)
     if torch.cuda.is_available():
+        set_cuda_home()
         from torch.utils.cpp_extension import CUDA_HOME  # torch's guess, made at the first import
 
         extend_path([] if CUDA_HOME is None else [str(Path(CUDA_HOME) / "bin")])
+
+
+def set_cuda_home() -> None:
+    """Set CUDA_HOME to the CUDA toolkit of the nvcc on PATH, if neither CUDA_HOME nor CUDA_PATH is set.
+
+    torch guesses the folder above nvcc's. That is wrong if nvcc on PATH is a link or a script that calls nvcc.
+    """
+    nvcc = shutil.which("nvcc")
+    if nvcc is None or os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"):
+        return
+    for place in (Path(nvcc), Path(nvcc).resolve(), nvcc_behind(nvcc)):
+        toolkit = place.parent.parent
+        if (toolkit / HEADER).exists():
+            break
+    else:
+        return
+    os.environ["CUDA_HOME"] = str(toolkit)
+    guessed = sys.modules.get("torch.utils.cpp_extension")
+    if guessed is not None:
+        guessed.CUDA_HOME = str(toolkit)  # type: ignore[attr-defined]
+
+
+def nvcc_behind(script: str) -> Path:
+    """Return the path of the nvcc that a script calls; the script itself if nvcc does not tell."""
+    try:
+        told = subprocess.run(
+            [script, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True, timeout=60
+        ).stderr
+    except (OSError, subprocess.SubprocessError):
+        return Path(script)
+    found = re.search(r"^#\$ _HERE_=(.+)$", told, re.MULTILINE)
+    return Path(found.group(1)) / "nvcc" if found else Path(script)
 
 
 def extend_path(folders: list[str]) -> None:
