@@ -11,7 +11,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from distilled_splat.ops.toolchain import HEADER, first_complaint, nvcc_release, set_cuda_home
+from distilled_splat.ops.toolchain import (
+    HEADER,
+    compilers_at_once,
+    environment,
+    first_complaint,
+    nvcc_release,
+    set_cuda_home,
+)
 
 ROOT = Path(__file__).parents[1]
 FAULT = "from distilled_splat.ops.toolchain import fault_of_kernels; print('FAULT:', fault_of_kernels())"
@@ -139,6 +146,31 @@ def test_a_compiler_that_fails_is_quoted(tmp_path: Path) -> None:
     variables = {"PATH": "/usr/bin:/bin", "CUDA_HOME": f"{tmp_path / 'cuda'}", "CXX": f"{tmp_path / 'cuda/bin/c++'}"}
     sentence = told(start(FAULT, tmp_path, **variables, TORCH_CUDA_ARCH_LIST="9.0")).partition("FAULT: ")[2]
     assert "cannot be compiled (kernel.cu(7): error: no such thing): install" in sentence
+
+
+def test_a_compiler_that_was_killed_lacked_memory(tmp_path: Path) -> None:
+    program(tmp_path / "cuda" / "bin", "nvcc", "echo \"'cicc' died due to signal 9 (Kill signal)\"; exit 9")
+    program(tmp_path / "cuda" / "bin", "c++", "echo 12.2.0")
+    variables = {"PATH": "/usr/bin:/bin", "CUDA_HOME": f"{tmp_path / 'cuda'}", "CXX": f"{tmp_path / 'cuda/bin/c++'}"}
+    sentence = told(start(FAULT, tmp_path, **variables, TORCH_CUDA_ARCH_LIST="9.0")).partition("FAULT: ")[2]
+    assert "for want of memory: set the environment variable MAX_JOBS to 1, or use the CPU" in sentence
+
+
+@pytest.mark.parametrize(("gigabytes", "compilers"), [(1, 1), (7, 2), (1000, 8)])
+def test_as_many_compilers_as_the_processors_and_the_memory_allow(
+    gigabytes: int, compilers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=gigabytes * 10**9))
+    monkeypatch.setattr("distilled_splat.ops.toolchain.num_processors", lambda: 8)
+    assert compilers_at_once() == compilers
+
+
+def test_the_users_variables_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAX_JOBS", "3")
+    monkeypatch.setenv("EMPTY", "")
+    with environment(MAX_JOBS="8", EMPTY="1", UNSET="2"):
+        assert [os.environ[name] for name in ("MAX_JOBS", "EMPTY", "UNSET")] == ["3", "1", "2"]
+    assert os.environ["MAX_JOBS"] == "3" and "UNSET" not in os.environ
 
 
 def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:

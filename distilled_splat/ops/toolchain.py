@@ -10,18 +10,24 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Optional
 
+import psutil
 import torch
 from filelock import FileLock, Timeout
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from distilled_splat.ops.processor import num_processors
 from distilled_splat.runs.words import words_of
 
 EXTENSION = "gsplat_cuda"
 """Name of gsplat's kernels for torch's compiler."""
+BYTES_PER_COMPILER = 3e9
+"""The most memory that the compiler takes for one file."""
 HEADER = Path("include") / "cuda_runtime_api.h"
 """A header that every CUDA toolkit has, and that gsplat's kernels include."""
 ON_THE_CPU = "or use the CPU: set the environment variable CUDA_VISIBLE_DEVICES to an empty string"
@@ -98,6 +104,23 @@ def nvcc_release(nvcc: Optional[str] = None) -> Optional[str]:
     return found.group(1) if found else None
 
 
+@contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """Set those environment variables that are not set yet, and unset them again at the end."""
+    missing = [name for name in variables if not os.environ.get(name)]
+    os.environ.update((name, variables[name]) for name in missing)
+    try:
+        yield
+    finally:
+        for name in missing:
+            del os.environ[name]
+
+
+def compilers_at_once() -> int:
+    """Return how many compilers may run at once: one on each processor, as far as the free memory suffices."""
+    return max(min(num_processors(), int(psutil.virtual_memory().available / BYTES_PER_COMPILER)), 1)
+
+
 def is_compiled(folder: Path) -> bool:
     """Return whether gsplat's kernels are loaded, were installed compiled, or were compiled into a folder by torch."""
     if "gsplat.cuda._backend" in sys.modules or importlib.util.find_spec("gsplat.csrc") is not None:
@@ -148,8 +171,14 @@ def fault_of_loading(folder: Path) -> Optional[str]:
     if not is_compiled(folder):
         CONSOLE.print("Compiling gsplat's CUDA kernels, which takes some minutes, once on this machine.")
     try:
-        kernels = importlib.import_module("gsplat.cuda._backend")._C
+        with environment(MAX_JOBS=f"{compilers_at_once()}"):  # gsplat would start ten
+            kernels = importlib.import_module("gsplat.cuda._backend")._C
     except Exception as error:
+        if re.search(r"\bKilled\b|\bsignal 9\b", str(error)):
+            return (
+                "gsplat's CUDA kernels cannot be compiled, because the compiler was killed, probably for want of "
+                f"memory: set the environment variable MAX_JOBS to 1, {ON_THE_CPU}."
+            )
         return (
             f"gsplat's CUDA kernels cannot be compiled ({first_complaint(error)}): install ninja, a C++ compiler and "
             f"the CUDA toolkit {torch.version.cuda}, the release of this torch (nvcc has release "
