@@ -179,6 +179,12 @@ def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     assert "cannot be stored" in sentence and "TORCH_EXTENSIONS_DIR" in sentence
 
 
+def test_installed_kernels_need_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code = f"import sys, types; sys.modules['gsplat.csrc'] = types.ModuleType('gsplat.csrc'); {FAULT}"
+    assert told(start(code, tmp_path, TORCH_EXTENSIONS_DIR=f"{tmp_path / 'file'}")) == "FAULT: None"
+
+
 def test_the_compilers_first_complaint_is_the_one_that_is_told() -> None:
     assert first_complaint(RuntimeError("Error building\n[1/2] nvcc\na.cu: fatal error: b.h\nx: error: y")) == (
         "a.cu: fatal error: b.h"

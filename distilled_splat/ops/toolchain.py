@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import re
 import shutil
@@ -121,10 +120,19 @@ def compilers_at_once() -> int:
     return max(min(num_processors(), int(psutil.virtual_memory().available / BYTES_PER_COMPILER)), 1)
 
 
-def is_compiled(folder: Path) -> bool:
-    """Return whether gsplat's kernels are loaded, were installed compiled, or were compiled into a folder by torch."""
-    if "gsplat.cuda._backend" in sys.modules or importlib.util.find_spec("gsplat.csrc") is not None:
+def is_installed() -> bool:
+    """Return whether gsplat's kernels are loaded, or were installed compiled with gsplat."""
+    if "gsplat.cuda._backend" in sys.modules:
         return True
+    try:
+        importlib.import_module("gsplat.csrc")
+    except ImportError:
+        return False
+    return True
+
+
+def is_compiled(folder: Path) -> bool:
+    """Return whether torch has compiled gsplat's kernels into a folder."""
     return any((folder / f"{EXTENSION}{ending}").exists() for ending in (".so", ".pyd"))
 
 
@@ -153,12 +161,16 @@ def fault_of_kernels() -> Optional[str]:
     interrupts its own thread anywhere. The answer is cached, so a failure is not repeated for every picture.
     """
     put_tools_on_path()
+    if is_installed():
+        return fault_of_loading()
     from torch.utils.cpp_extension import _get_build_directory
 
     try:
         folder = Path(_get_build_directory(EXTENSION, verbose=False))
         with taken(FileLock(folder.with_name(f"{EXTENSION}.one-at-a-time"))):
-            return fault_of_loading(folder)
+            if not is_compiled(folder):
+                CONSOLE.print("Compiling gsplat's CUDA kernels, which takes some minutes, once on this machine.")
+            return fault_of_loading()
     except OSError as error:
         return (
             f"gsplat's CUDA kernels cannot be stored ({words_of(error)}): set the environment variable "
@@ -166,10 +178,8 @@ def fault_of_kernels() -> Optional[str]:
         )
 
 
-def fault_of_loading(folder: Path) -> Optional[str]:
-    """Import gsplat's kernels, and compile them if they are not in the folder; see `fault_of_kernels`."""
-    if not is_compiled(folder):
-        CONSOLE.print("Compiling gsplat's CUDA kernels, which takes some minutes, once on this machine.")
+def fault_of_loading() -> Optional[str]:
+    """Import gsplat's kernels, and compile them if that was not done yet; see `fault_of_kernels`."""
     try:
         with environment(MAX_JOBS=f"{compilers_at_once()}"):  # gsplat would start ten
             kernels = importlib.import_module("gsplat.cuda._backend")._C
