@@ -16,6 +16,7 @@ from distilled_splat.ops.toolchain import (
     compilers_at_once,
     environment,
     first_complaint,
+    folder_variables,
     nvcc_release,
     set_cuda_home,
 )
@@ -136,7 +137,7 @@ def test_without_ninja_one_sentence_says_what_to_install(tmp_path: Path) -> None
     python = f"{tmp_path / 'bare' / 'bin' / 'python'}"
     variables = {"PATH": f"{tmp_path / 'cuda'}", "PYTHONPATH": os.pathsep.join(folders)}
     output = told(start(FAULT, tmp_path, python, **variables))
-    assert "Compiling gsplat's CUDA kernels, which takes some minutes, once on this machine." in output
+    assert "Compiling gsplat's CUDA kernels, which takes some minutes, once for each kind of GPU." in output
     assert "cannot be compiled (Ninja is required" in output and "install ninja" in output
 
 
@@ -177,6 +178,22 @@ def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     sentence = told(start(FAULT, tmp_path, TORCH_EXTENSIONS_DIR=f"{tmp_path / 'file'}")).partition("FAULT: ")[2]
     assert "cannot be stored" in sentence and "TORCH_EXTENSIONS_DIR" in sentence
+
+
+def test_each_kind_of_gpu_has_kernels_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two unlike GPUs, then one of them alone, as a child process sees it."""
+    gpus = [(9, 0), (8, 6)]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: len(gpus))
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda index: gpus[index])
+    monkeypatch.setattr("torch.utils.cpp_extension.get_default_build_root", lambda: f"{tmp_path}")
+    for name in ("TORCH_EXTENSIONS_DIR", "TORCH_CUDA_ARCH_LIST"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    assert Path(folder_variables()["TORCH_EXTENSIONS_DIR"]).name == "gsplat-sm86-sm90"
+    del gpus[0]
+    assert Path(folder_variables()["TORCH_EXTENSIONS_DIR"]).name == "gsplat-sm86"
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0")
+    assert folder_variables() == {}
 
 
 def test_installed_kernels_need_no_folder(tmp_path: Path) -> None:

@@ -120,6 +120,22 @@ def compilers_at_once() -> int:
     return max(min(num_processors(), int(psutil.virtual_memory().available / BYTES_PER_COMPILER)), 1)
 
 
+def folder_variables() -> dict[str, str]:
+    """Return the environment variable that puts the kernels into a folder of their own for this kind of GPU.
+
+    torch compiles for the visible GPUs only, and its own folder is the same for all. Unlike GPUs of one machine, or of
+    machines with a shared home, would replace each other's kernels there. A folder or an architecture that the user has
+    set stays.
+    """
+    from torch.utils.cpp_extension import _get_build_directory
+
+    if os.environ.get("TORCH_EXTENSIONS_DIR") or os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        return {}
+    capabilities = sorted({torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())})
+    name = "-".join(["gsplat", *(f"sm{major}{minor}" for major, minor in capabilities)])
+    return {"TORCH_EXTENSIONS_DIR": _get_build_directory(name, verbose=False)}
+
+
 def is_installed() -> bool:
     """Return whether gsplat's kernels are loaded, or were installed compiled with gsplat."""
     if "gsplat.cuda._backend" in sys.modules:
@@ -156,9 +172,9 @@ def first_complaint(error: Exception) -> str:
 def fault_of_kernels() -> Optional[str]:
     """Load gsplat's CUDA kernels. Return None, or one sentence that says what is wrong and what to do.
 
-    If the kernels are not compiled yet, this takes some minutes, once on a machine. Processes compile one after the
-    other, because gsplat removes what another process has half compiled. Call it in the main thread, because the viewer
-    interrupts its own thread anywhere. The answer is cached, so a failure is not repeated for every picture.
+    If the kernels are not compiled yet, this takes some minutes, once for each kind of GPU. Processes compile one after
+    the other, because gsplat removes what another process has half compiled. Call it in the main thread, because the
+    viewer interrupts its own thread anywhere. The answer is cached, so a failure is not repeated for every picture.
     """
     put_tools_on_path()
     if is_installed():
@@ -166,11 +182,14 @@ def fault_of_kernels() -> Optional[str]:
     from torch.utils.cpp_extension import _get_build_directory
 
     try:
-        folder = Path(_get_build_directory(EXTENSION, verbose=False))
-        with taken(FileLock(folder.with_name(f"{EXTENSION}.one-at-a-time"))):
-            if not is_compiled(folder):
-                CONSOLE.print("Compiling gsplat's CUDA kernels, which takes some minutes, once on this machine.")
-            return fault_of_loading()
+        with environment(**folder_variables()):
+            folder = Path(_get_build_directory(EXTENSION, verbose=False))
+            with taken(FileLock(folder.with_name(f"{EXTENSION}.one-at-a-time"))):
+                if not is_compiled(folder):
+                    CONSOLE.print(
+                        "Compiling gsplat's CUDA kernels, which takes some minutes, once for each kind of GPU."
+                    )
+                return fault_of_loading()
     except OSError as error:
         return (
             f"gsplat's CUDA kernels cannot be stored ({words_of(error)}): set the environment variable "
