@@ -11,6 +11,8 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 COPIES_IN_TRAINING = 4
 """Copies of each parameter of a Gaussian: itself, its gradient, and Adam's two moments."""
+COPIES_IN_CHECKPOINT = 3
+"""The same without the gradient."""
 LABEL_BYTES_PER_PIXEL = 8
 """A pseudo label has three colours and the transmittance in 16 bits each."""
 DEPTH_BYTES_PER_PIXEL = 4
