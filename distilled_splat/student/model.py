@@ -276,6 +276,7 @@ class DistilledModel(PortableSplatfactoModel):
             background=self._get_background_color(),
             antialiased=self.config.rasterize_mode == "antialiased",
             crop=self.cropped,
+            train_lock=self.controls.connection.lock_to_take(),
         )
 
     def get_image_metrics_and_images(
