@@ -7,17 +7,20 @@ import shutil
 import socket
 import sys
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pytest
 import torch
+from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from tiny import scalars, tiny_student, trained
 
 from distilled_splat.evaluation.held_out import open_run
 from distilled_splat.ops.heat import heat
 from distilled_splat.ops.render import render
 from distilled_splat.ops.views import View
-from distilled_splat.student.gallery import Outputs, importance_picture
+from distilled_splat.student.gallery import MISSING_GREY, Outputs, importance_picture
+from distilled_splat.student.viewer import Connection
 from distilled_splat.teachers.reading import read_teacher
 
 KINDS = ("standard teacher", "perturbed teacher", "dropout teacher")
@@ -42,6 +45,41 @@ def outputs_of(run: Path) -> tuple[Any, Any]:
     camera, _ = finished.datamanager.fixed_indices_eval_dataloader[0]
     with torch.no_grad():
         return finished.model, finished.model.get_outputs_for_camera(camera)
+
+
+def test_outputs_beside_a_training_are_computed_under_its_lock() -> None:
+    """One output needs another."""
+    lock = Lock()
+    outputs = Outputs({"rgb": torch.zeros(2, 2, 3)}, {}, lock)
+
+    def one() -> torch.Tensor:
+        assert lock.locked()
+        return torch.ones(2, 2, 3)
+
+    outputs.later = {"one": one, "both": lambda: outputs["one"] + outputs["one"]}
+    assert (outputs["both"] == 2).all() and (outputs["one"] == 1).all() and not lock.locked()
+
+
+def test_an_output_beside_a_training_that_lacks_memory_is_grey() -> None:
+    lock = Lock()
+
+    def large() -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    outputs = Outputs({"rgb": torch.zeros(2, 2, 3)}, {"large": large}, lock)
+    assert outputs["large"].shape == (2, 2, 3) and (outputs["large"] == MISSING_GREY).all() and not lock.locked()
+    with pytest.raises(torch.OutOfMemoryError):
+        Outputs({}, {"large": large})["large"]
+
+
+def test_only_the_viewers_own_thread_takes_the_trainers_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trainer holds it when it evaluates."""
+    connection = Connection()
+    connection.train_lock = Lock()
+    assert connection.lock_to_take() is None
+    thread = RenderStateMachine.__new__(RenderStateMachine)
+    monkeypatch.setattr("threading.current_thread", lambda: thread)
+    assert connection.lock_to_take() is connection.train_lock
 
 
 def test_outputs_are_computed_once_and_only_when_they_are_asked_for() -> None:

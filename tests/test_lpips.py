@@ -7,6 +7,7 @@ import math
 import os
 import pickle
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,17 @@ def test_flip_is_nothing_for_the_same_image_and_1_for_black_against_white() -> N
 @pytest.mark.slow
 def test_it_is_measured_on_cuda_as_on_the_cpu() -> None:
     run_checks("lpips")
+
+
+def test_convolutions_are_computed_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen = set()
+
+    class Watched(Lpips):
+        def features(self, image: Tensor) -> Iterator[Tensor]:
+            seen.add(torch.backends.cudnn.allow_tf32)
+            return super().features(image)
+
+    photo, image = random_images(32, 32, count=2)
+    Watched(random_weights(3), CPU).distances(photo, [image])
+    assert seen == {False} and torch.backends.cudnn.allow_tf32

@@ -84,6 +84,19 @@ def test_the_estimate_of_a_run_is_what_it_then_holds(scene: Path, tmp_path: Path
     assert model.gaussian_bytes(model.num_points) == held
 
 
+def test_a_resumed_run_needs_only_what_its_checkpoint_has_not_loaded_yet(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gradients: a quarter."""
+    trainer = prepared(tiny_config(splatfacto_teacher, scene, tmp_path))
+    model, datamanager = trainer.pipeline.model, trainer.pipeline.datamanager
+    for module in ("datamanager", "model"):
+        monkeypatch.setattr(f"distilled_splat.training.{module}.available_bytes", lambda device: 10**9)
+    fresh = model.check_memory(datamanager, model.num_points)
+    resumed = model.check_memory(datamanager, model.num_points, resumed=True)
+    assert resumed - fresh == 3 * model.gaussian_bytes(model.num_points) // 4
+
+
 def test_gaussians_that_cannot_fit_are_refused_before_photos_are_loaded(
     scene: Path, tmp_path: Path, teachers: tuple[Path, ...]
 ) -> None:

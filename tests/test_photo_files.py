@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from tiny import prepared, tiny_config, tiny_student, trained
 
 from distilled_splat.evaluation.held_out import open_run
 from distilled_splat.methods import splatfacto_teacher
-from distilled_splat.training.memory import place_for
+from distilled_splat.training.memory import Place, photo_bytes, place_for
 from distilled_splat.training.photo_files import AHEAD, PhotoFiles
 
 STEPS = 24
@@ -175,11 +176,13 @@ def test_a_photo_that_is_lost_in_mid_training_is_one_sentence_and_the_run_resume
 
 
 def test_photos_are_kept_where_they_leave_half_of_what_is_left() -> None:
-    assert place_for(10, "gpu", {"gpu": 20, "cpu": 0}) == "gpu"
-    assert place_for(10, "gpu", {"gpu": 19, "cpu": 20}) == "cpu"
-    assert place_for(10, "gpu", {"gpu": 19, "cpu": 19}) == place_for(10, "gpu", {"gpu": -5}) == "disk"
-    assert place_for(10, "cpu", {"gpu": 99, "cpu": 20}) == "cpu"
-    assert place_for(10, "disk", {"gpu": 99, "cpu": 99}) == "disk"
+    both: dict[Place, int] = {"gpu": 10, "cpu": 10}
+    assert place_for(both, "gpu", {"gpu": 20, "cpu": 0}) == "gpu"
+    assert place_for(both, "gpu", {"gpu": 19, "cpu": 20}) == "cpu"
+    assert place_for(both, "gpu", {"gpu": 19, "cpu": 19}) == place_for(both, "gpu", {"gpu": -5}) == "disk"
+    assert place_for(both, "cpu", {"gpu": 99, "cpu": 20}) == "cpu"
+    assert place_for(both, "disk", {"gpu": 99, "cpu": 99}) == "disk"
+    assert place_for({"gpu": 10, "cpu": 16}, "gpu", {"gpu": 19, "cpu": 31}) == "disk"
 
 
 def test_photos_stay_files_by_themselves_where_memory_is_short(
@@ -194,3 +197,11 @@ def test_photos_stay_files_by_themselves_where_memory_is_short(
         told = " ".join(capsys.readouterr().out.split())
         assert ("The photos would take 0.00 GB" in told and "each photo is read from disk" in told) == stay
         assert ("(photos 0.00, Gaussians" in told) != stay
+
+
+def test_pinned_photos_take_the_next_power_of_two() -> None:
+    sizes = torch.tensor([[64], [100]]), torch.tensor([[64], [10]])
+    dataset = SimpleNamespace(cameras=SimpleNamespace(width=sizes[0], height=sizes[1]))
+    config = SimpleNamespace(cache_images_type="uint8", float_cache_megabytes=0)
+    assert photo_bytes(dataset, config) == 3 * 64 * 64 + 3 * 100 * 10
+    assert photo_bytes(dataset, config, pinned=True) == 16384 + 4096

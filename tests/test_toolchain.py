@@ -6,11 +6,20 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from distilled_splat.ops.toolchain import first_complaint, nvcc_release
+from distilled_splat.ops.toolchain import (
+    HEADER,
+    compilers_at_once,
+    environment,
+    first_complaint,
+    folder_variables,
+    nvcc_release,
+    set_cuda_home,
+)
 
 ROOT = Path(__file__).parents[1]
 FAULT = "from distilled_splat.ops.toolchain import fault_of_kernels; print('FAULT:', fault_of_kernels())"
@@ -64,6 +73,56 @@ def test_what_is_on_path_already_is_not_hidden(tmp_path: Path) -> None:
     assert told(start(code, tmp_path, PATH=f"{tmp_path / 'mine'}", CUDA_HOME=f"{tmp_path / 'cuda'}")) == "mine"
 
 
+@pytest.fixture
+def without_cuda_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment that does not say where the toolkit is."""
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.setenv(name, "")
+
+
+def toolkit(folder: Path) -> Path:
+    """Make a CUDA toolkit whose nvcc says where it is, as the real one does."""
+    program(folder / "bin", "nvcc", f"echo '#$ _HERE_={folder / 'bin'}' >&2")
+    (folder / HEADER).parent.mkdir()
+    (folder / HEADER).touch()
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["link", "script"])
+def test_the_toolkit_behind_a_link_or_a_script_on_path_is_found(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_cuda_home: None
+) -> None:
+    there = toolkit(tmp_path / "cuda-13.0")
+    if kind == "script":
+        program(tmp_path / "bin", "nvcc", f'exec {there / "bin" / "nvcc"} "$@"')
+    else:
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "nvcc").symlink_to(there / "bin" / "nvcc")
+    torch_builds = SimpleNamespace(CUDA_HOME=f"{tmp_path}")
+    monkeypatch.setitem(sys.modules, "torch.utils.cpp_extension", torch_builds)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}")
+    set_cuda_home()
+    assert os.environ["CUDA_HOME"] == torch_builds.CUDA_HOME == f"{there}"
+
+
+def test_a_cuda_home_that_is_given_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_cuda_home: None
+) -> None:
+    monkeypatch.setenv("PATH", f"{toolkit(tmp_path / 'cuda') / 'bin'}")
+    monkeypatch.setenv("CUDA_PATH", "/mine")
+    set_cuda_home()
+    assert os.environ["CUDA_HOME"] == ""
+
+
+def test_without_a_toolkit_torch_guesses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_cuda_home: None
+) -> None:
+    program(tmp_path / "bin", "nvcc", "exit 1")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}")
+    set_cuda_home()
+    assert os.environ["CUDA_HOME"] == ""
+
+
 def test_without_nvcc_one_sentence_says_what_to_install(tmp_path: Path) -> None:
     sentence = told(start(FAULT, tmp_path)).partition("FAULT: ")[2]
     assert "because nvcc is neither on PATH nor in $CUDA_HOME/bin: install the CUDA toolkit" in sentence
@@ -78,7 +137,7 @@ def test_without_ninja_one_sentence_says_what_to_install(tmp_path: Path) -> None
     python = f"{tmp_path / 'bare' / 'bin' / 'python'}"
     variables = {"PATH": f"{tmp_path / 'cuda'}", "PYTHONPATH": os.pathsep.join(folders)}
     output = told(start(FAULT, tmp_path, python, **variables))
-    assert "Compiling gsplat's CUDA kernels, which takes some minutes, once on this machine." in output
+    assert "Compiling gsplat's CUDA kernels, which takes some minutes, once for each kind of GPU." in output
     assert "cannot be compiled (Ninja is required" in output and "install ninja" in output
 
 
@@ -90,10 +149,57 @@ def test_a_compiler_that_fails_is_quoted(tmp_path: Path) -> None:
     assert "cannot be compiled (kernel.cu(7): error: no such thing): install" in sentence
 
 
+def test_a_compiler_that_was_killed_lacked_memory(tmp_path: Path) -> None:
+    program(tmp_path / "cuda" / "bin", "nvcc", "echo \"'cicc' died due to signal 9 (Kill signal)\"; exit 9")
+    program(tmp_path / "cuda" / "bin", "c++", "echo 12.2.0")
+    variables = {"PATH": "/usr/bin:/bin", "CUDA_HOME": f"{tmp_path / 'cuda'}", "CXX": f"{tmp_path / 'cuda/bin/c++'}"}
+    sentence = told(start(FAULT, tmp_path, **variables, TORCH_CUDA_ARCH_LIST="9.0")).partition("FAULT: ")[2]
+    assert "for want of memory: set the environment variable MAX_JOBS to 1, or use the CPU" in sentence
+
+
+@pytest.mark.parametrize(("gigabytes", "compilers"), [(1, 1), (7, 2), (1000, 8)])
+def test_as_many_compilers_as_the_processors_and_the_memory_allow(
+    gigabytes: int, compilers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=gigabytes * 10**9))
+    monkeypatch.setattr("distilled_splat.ops.toolchain.num_processors", lambda: 8)
+    assert compilers_at_once() == compilers
+
+
+def test_the_users_variables_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAX_JOBS", "3")
+    monkeypatch.setenv("EMPTY", "")
+    with environment(MAX_JOBS="8", EMPTY="1", UNSET="2"):
+        assert [os.environ[name] for name in ("MAX_JOBS", "EMPTY", "UNSET")] == ["3", "1", "2"]
+    assert os.environ["MAX_JOBS"] == "3" and "UNSET" not in os.environ
+
+
 def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     sentence = told(start(FAULT, tmp_path, TORCH_EXTENSIONS_DIR=f"{tmp_path / 'file'}")).partition("FAULT: ")[2]
     assert "cannot be stored" in sentence and "TORCH_EXTENSIONS_DIR" in sentence
+
+
+def test_each_kind_of_gpu_has_kernels_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two unlike GPUs, then one of them alone, as a child process sees it."""
+    gpus = [(9, 0), (8, 6)]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: len(gpus))
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda index: gpus[index])
+    monkeypatch.setattr("torch.utils.cpp_extension.get_default_build_root", lambda: f"{tmp_path}")
+    for name in ("TORCH_EXTENSIONS_DIR", "TORCH_CUDA_ARCH_LIST"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    assert Path(folder_variables()["TORCH_EXTENSIONS_DIR"]).name == "gsplat-sm86-sm90"
+    del gpus[0]
+    assert Path(folder_variables()["TORCH_EXTENSIONS_DIR"]).name == "gsplat-sm86"
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0")
+    assert folder_variables() == {}
+
+
+def test_installed_kernels_need_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code = f"import sys, types; sys.modules['gsplat.csrc'] = types.ModuleType('gsplat.csrc'); {FAULT}"
+    assert told(start(code, tmp_path, TORCH_EXTENSIONS_DIR=f"{tmp_path / 'file'}")) == "FAULT: None"
 
 
 def test_the_compilers_first_complaint_is_the_one_that_is_told() -> None:

@@ -29,6 +29,11 @@ def _count_processors() -> int:
     requested = os.environ.get("OMP_NUM_THREADS", "")
     if requested.isdigit() and int(requested) > 0:
         return int(requested)
+    return num_processors()
+
+
+def num_processors() -> int:
+    """Tell how many processors this process may use."""
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(there, allowed_processors() or there)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 
 import torch
 from torch import Tensor
+from torch.backends import cudnn
 from torch.nn.functional import conv2d, max_pool2d, relu_
 
 from distilled_splat.evaluation.lpips_weights import STAGES, VggWeights, read_weights
@@ -32,6 +34,17 @@ def lpips_on(device: torch.device) -> Lpips:
     return Lpips(read_weights(), device)
 
 
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Keep cuDNN from rounding to TF32, its default on a GPU, which changes the distances by about a thousandth."""
+    before = cudnn.allow_tf32
+    cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before
+
+
 class Lpips:
     """The metric, on one device."""
 
@@ -44,6 +57,7 @@ class Lpips:
         self.shift, self.scale = (torch.tensor(each, device=device).view(3, 1, 1) for each in (SHIFT, SCALE))
 
     @torch.no_grad()
+    @full_precision()
     def distances(self, photo: Tensor, images: Sequence[Tensor]) -> list[float]:
         """Return the distance of each image from a photo; NaN for images that are too small for the network.
 

@@ -1,13 +1,13 @@
-"""The processor's name, and the number of threads of our CPU kernels."""
+"""The processor's name, the number of processors, and the number of threads of our CPU kernels."""
 
 from __future__ import annotations
 
 import platform
 from pathlib import Path
 
-from distilled_splat.cpu.threads import num_threads
+from distilled_splat.cpu.threads import num_processors, num_threads
 
-__all__ = ["num_threads", "processor_name"]
+__all__ = ["num_processors", "num_threads", "processor_name"]
 
 
 def processor_name() -> str:

@@ -218,6 +218,9 @@ class Measure:
 
 def command(module: str, *arguments: str) -> None:
     """Run a Python module in a process of its own, without showing its output."""
+    from distilled_splat.ops.gpu_memory import release_gpu_memory
+
+    release_gpu_memory()
     succeed([sys.executable, "-m", module, *arguments])
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from distilled_splat.ops.gpu_memory import release_gpu_memory
 from distilled_splat.ops.importance import importance
 from distilled_splat.runs.faults import writing_to
 from distilled_splat.runs.files import write_beside, write_bytes, write_json
@@ -136,6 +137,8 @@ class Shrinking:
                     choice = self.choice(work, views, counts, minutes)
                     views, iterations = views.fewer(choice.views), choice.iterations
                 plan = self.prepare(work, views, counts, iterations, seed)
+            self.here = self.here.to("cpu")  # the refit needs the GPU's memory
+            release_gpu_memory()
             refit(plan)
             with writing_to(self.output.parent):
                 written = [self.write(plan, count, several=len(counts) > 1) for count in counts]
@@ -235,6 +238,7 @@ class Shrinking:
 
     def measured(self, files: Sequence[Shrunk], views: Views) -> list[Row]:
         """Compare each file, and the most important Gaussians without a refit, with the original."""
+        self.here = self.here.to(self.device)
         true = pictures(self.here, views.test, self.antialiased)
         rows = [Row("the original", len(self.here), None)]
 

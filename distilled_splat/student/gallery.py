@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any, Optional
 
 import torch
@@ -28,19 +29,44 @@ MISSING_GREY = 0.35
 class Outputs(dict):
     """A model's outputs of one view; some are computed on first access.
 
-    `keys()` lists those too, after the others. So nerfstudio's viewer offers all and renders only the chosen one.
+    `keys()` lists those too, after the others. So nerfstudio's viewer offers all and renders only the chosen one. It
+    does so beside a training: it holds the lock that keeps a training step from running at the same time, and if the
+    GPU's memory does not suffice, the picture is grey.
     """
 
-    def __init__(self, ready: dict[str, Any], later: dict[str, Callable[[], Tensor]]) -> None:
+    def __init__(
+        self, ready: dict[str, Any], later: dict[str, Callable[[], Tensor]], train_lock: Optional[Lock] = None
+    ) -> None:
+        """Note what to compute.
+
+        Args:
+            ready: the outputs that exist.
+            later: functions that compute the others.
+            train_lock: the lock to hold meanwhile; None: no training runs beside.
+        """
         super().__init__(ready)
         self.later = later
+        self.train_lock = train_lock
         self.computed: dict[str, Tensor] = {}
 
     def __missing__(self, name: str) -> Tensor:
         if name not in self.computed:
             with torch.no_grad():
-                self.computed[name] = self.later[name]()
+                self.computed[name] = self.later[name]() if self.train_lock is None else self.beside_training(name)
         return self.computed[name]
+
+    def beside_training(self, name: str) -> Tensor:
+        """Compute an output while no training step runs."""
+        lock, self.train_lock = self.train_lock, None  # what this output is computed from is under the lock, too
+        assert lock is not None
+        try:
+            with lock:
+                return self.later[name]()
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            return torch.full_like(self["rgb"], MISSING_GREY)
+        finally:
+            self.train_lock = lock
 
     def __contains__(self, name: object) -> bool:
         return super().__contains__(name) or name in self.later
@@ -111,6 +137,7 @@ class Gallery:
         background: Tensor,
         antialiased: bool,
         crop: Callable[[Gaussians], Gaussians],
+        train_lock: Optional[Lock] = None,
     ) -> Outputs:
         """Add to a student's outputs the other pictures of the same view.
 
@@ -125,6 +152,7 @@ class Gallery:
             background: colour [3].
             antialiased: whether the student is rendered so.
             crop: leaves out the Gaussians outside the viewer's box.
+            train_lock: as `Outputs` takes it.
 
         Returns:
             Outputs of [H, W, 3], `error` and `disagreement` [H, W, 1].
@@ -132,7 +160,7 @@ class Gallery:
         ensemble = self.find(background.device)
         names = unique_names(ensemble.teachers)
         shape = (view.height, view.width, 3)
-        shown = Outputs(ready, {})
+        shown = Outputs(ready, {}, train_lock)
 
         def drawn(place: int) -> Tensor:
             teacher, member = ensemble.teachers[place], ensemble.members[place]

@@ -21,13 +21,14 @@ from distilled_splat.teachers.reading import Teacher, read_teacher
 from distilled_splat.training.memory import DEPTH_BYTES_PER_PIXEL, LABEL_BYTES_PER_PIXEL, gaussian_bytes, pixels
 
 
-def meet_teachers(student: Any, datamanager: Any, steps: int) -> tuple[Teaching, TeacherFrame]:
+def meet_teachers(student: Any, datamanager: Any, steps: int, resumed: bool = False) -> tuple[Teaching, TeacherFrame]:
     """Read and check the teachers, and set up what they teach.
 
     Args:
         student: the model (`model.DistilledModel`), whose config names the teachers.
         datamanager: where the photos and their cameras are.
         steps: length of the run.
+        resumed: whether a checkpoint of the student is loaded.
 
     Returns:
         What the student uses while it trains, and the frame of the exported teachers.
@@ -38,7 +39,7 @@ def meet_teachers(student: Any, datamanager: Any, steps: int) -> tuple[Teaching,
     config, device = student.config, student.device
     try:
         teachers = [read_teacher(path) for path in config.teachers]
-        budget = label_budget(student, datamanager, teachers)
+        budget = label_budget(student, datamanager, teachers, resumed)
         least = config.min_teacher_psnr
         teachers, frame, measured = brought_in(teachers, datamanager, config.teacher_frame, least, device)
         check_teachers(teachers, datamanager, least, device, measured)
@@ -80,7 +81,7 @@ def meet_teachers(student: Any, datamanager: Any, steps: int) -> tuple[Teaching,
     return teaching, frame
 
 
-def label_budget(student: Any, datamanager: Any, teachers: Sequence[Teacher]) -> int:
+def label_budget(student: Any, datamanager: Any, teachers: Sequence[Teacher], resumed: bool = False) -> int:
     """Compute how much memory pseudo labels may take, after teachers, photos and the Gaussians at the start.
 
     Returns:
@@ -91,10 +92,10 @@ def label_budget(student: Any, datamanager: Any, teachers: Sequence[Teacher]) ->
     """
     config = student.config
     starts_with = student.num_points
-    if config.start_from == "teacher":
+    if config.start_from == "teacher" and not resumed:
         starts_with = max(starts_with, len(standard_of(teachers).gaussians))
     teacher_bytes = sum(gaussian_bytes(len(item.gaussians), item.gaussians.sh_degree) for item in teachers)
-    left = student.check_memory(datamanager, starts_with, teachers=teacher_bytes)
+    left = student.check_memory(datamanager, starts_with, resumed, teachers=teacher_bytes)
     budget = int(min(config.label_cache_megabytes * 1e6, left / 2))
 
     photos = len(datamanager.train_dataset)

@@ -218,11 +218,12 @@ class DistilledModel(PortableSplatfactoModel):
     def before_training(self, trainer: Any) -> None:
         """Read the teachers, and copy the standard one's Gaussians if the student starts from it."""
         config, steps = self.config, trainer.config.max_num_iterations
-        self.teaching, config.teacher_frame = meet_teachers(self, trainer.pipeline.datamanager, steps)
+        resumed = trainer._start_step > 0
+        self.teaching, config.teacher_frame = meet_teachers(self, trainer.pipeline.datamanager, steps, resumed)
         ensemble = self.teaching.labels.ensemble
         self.gallery.meet(ensemble)
         self.controls.target = self.teaching.pruning.target
-        if trainer._start_step == 0 and config.start_from == "teacher":
+        if not resumed and config.start_from == "teacher":
             self.set_gaussians(self.first_gaussians(ensemble).to_splatfacto(config.sh_degree))
 
     def first_gaussians(self, ensemble: TeacherEnsemble) -> Gaussians:
@@ -279,6 +280,7 @@ class DistilledModel(PortableSplatfactoModel):
             background=self._get_background_color(),
             antialiased=self.config.rasterize_mode == "antialiased",
             crop=self.cropped,
+            train_lock=self.controls.connection.lock_to_take(),
         )
 
     def get_image_metrics_and_images(

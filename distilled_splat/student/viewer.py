@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
+from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
 from nerfstudio.viewer.viewer_elements import ViewerButton, ViewerControl, ViewerElement
 from viser.transforms import SO3
@@ -60,14 +62,17 @@ class Connection(ViewerControl):
     Attributes:
         run: the run's folder; None without a viewer.
         step: returns the training step; None after training.
+        train_lock: the lock that a training step and the viewer's renders hold; None without both.
     """
 
     run: Optional[Path] = None
+    train_lock: Optional[threading.Lock] = None
     step: Callable[[], Optional[int]]
 
     def _setup(self, viewer: Any) -> None:
         super()._setup(viewer)
         self.run = viewer.log_filename.parent
+        self.train_lock = viewer.train_lock
         self.step = lambda: None if viewer.trainer is None else viewer.step
         pose = viewer.pipeline.datamanager.train_dataset.cameras.camera_to_worlds[0].cpu().double().numpy()
         # viser's cameras look along +z with y down, nerfstudio's along -z with y up
@@ -83,6 +88,10 @@ class Connection(ViewerControl):
                 client.camera.wxyz = rotation.wxyz
 
         self.viser_server.on_client_connect(begin)
+
+    def lock_to_take(self) -> Optional[threading.Lock]:
+        """Return the lock to hold for a render after the model's own. The trainer already holds it when it renders."""
+        return self.train_lock if isinstance(threading.current_thread(), RenderStateMachine) else None
 
 
 class StudentControls:

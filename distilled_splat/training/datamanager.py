@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Optional
 
 import torch
 from nerfstudio.cameras.cameras import Cameras
@@ -82,10 +82,17 @@ class PortableDatamanager(FullImageDatamanager):
         scale = self.config.camera_res_scale_factor
         return with_transparency(self.dataset_type(dataparser_outputs=scene, scale_factor=scale))
 
-    def photo_bytes(self) -> int:
-        """Return the bytes that all photos need in memory; training photos may be kept as floats."""
-        as_floats = self.place == "gpu"
-        return photo_bytes(self.train_dataset, self.config, as_floats) + photo_bytes(self.eval_dataset, self.config)
+    def photo_bytes(self, place: Optional[Place] = None) -> int:
+        """Return the bytes that all photos need in a memory. On the model's device training photos may be floats.
+
+        Args:
+            place: the memory; None: the one where they are kept.
+        """
+        place = place or self.place
+        as_floats, pinned = place == "gpu", self.on_gpu and place == "cpu"
+        return photo_bytes(self.train_dataset, self.config, as_floats, pinned) + photo_bytes(
+            self.eval_dataset, self.config, pinned=pinned
+        )
 
     def make_room(self, needs: int) -> int:
         """Choose another place for the photos if their memory is too small, and print this. No photo is loaded yet.
@@ -99,11 +106,11 @@ class PortableDatamanager(FullImageDatamanager):
         room: dict[Place, int] = {"gpu": available_bytes(self.device) - needs}
         if self.on_gpu:
             room["cpu"] = available_bytes("cpu")
-        photos, asked = self.photo_bytes(), self.place
+        photos, asked = {place: self.photo_bytes(place) for place in room}, self.place
         self.place = place_for(photos, asked, room)
         if self.place != asked:
             CONSOLE.print(
-                f"The photos would take {photos / 1e9:.2f} GB, more than half of the free memory: "
+                f"The photos would take {photos[asked] / 1e9:.2f} GB, more than half of the free memory: "
                 f"{ELSEWHERE[self.place]}.",
                 soft_wrap=True,
             )
@@ -113,7 +120,10 @@ class PortableDatamanager(FullImageDatamanager):
         dataset = self.train_dataset if split == "train" else self.eval_dataset
         memory = self.device if self.place == "gpu" else "cpu"
         # a finished run that is only opened has not called make_room
-        as_files = self.place == "disk" or 2 * photo_bytes(dataset, self.config) > available_bytes(memory)
+        pinned = self.on_gpu and self.place == "cpu"
+        as_files = self.place == "disk" or (
+            2 * photo_bytes(dataset, self.config, pinned=pinned) > available_bytes(memory)
+        )
         pinned = self.on_gpu and (as_files or self.place == "cpu")
         files = PhotoFiles(dataset, self.config.cache_images_type, self.config.data, pinned)
         photos = track(files.in_order(), f"Reading the photos ({split})", len(files), transient=True)

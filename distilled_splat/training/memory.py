@@ -11,6 +11,8 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 COPIES_IN_TRAINING = 4
 """Copies of each parameter of a Gaussian: itself, its gradient, and Adam's two moments."""
+COPIES_IN_CHECKPOINT = 3
+"""The same without the gradient."""
 LABEL_BYTES_PER_PIXEL = 8
 """A pseudo label has three colours and the transmittance in 16 bits each."""
 DEPTH_BYTES_PER_PIXEL = 4
@@ -28,17 +30,23 @@ def kept_as_floats(values: int, config: Any) -> bool:
     return 4 * values <= config.float_cache_megabytes * 1e6
 
 
-def photo_bytes(dataset: Any, config: Any, as_floats: bool = False) -> int:
+def photo_bytes(dataset: Any, config: Any, as_floats: bool = False, pinned: bool = False) -> int:
     """Return the bytes of a dataset's photos in the cache of a PortableDatamanagerConfig, with three values per pixel.
 
     Args:
         dataset: nerfstudio's dataset.
         config: config of the datamanager.
         as_floats: whether they are kept as floats if they fit (see `kept_as_floats`).
+        pinned: whether they are in pinned memory, where torch rounds the bytes of each photo up to a power of two.
     """
     values = 3 * pixels(dataset)
     floats = config.cache_images_type == "float32" or (as_floats and kept_as_floats(values, config))
-    return values * (4 if floats else 1)
+    bytes_per_value = 4 if floats else 1
+    if pinned:
+        cameras = dataset.cameras
+        sizes = 3 * bytes_per_value * cameras.width.long() * cameras.height.long()
+        return sum(1 << (size - 1).bit_length() for size in sizes.flatten().tolist())
+    return values * bytes_per_value
 
 
 Place = Literal["gpu", "cpu", "disk"]
@@ -50,17 +58,17 @@ ELSEWHERE = {
 """The sentence about photos that are kept in another place than asked for."""
 
 
-def place_for(photos: int, asked: Place, room: Mapping[Place, int]) -> Place:
+def place_for(photos: Mapping[Place, int], asked: Place, room: Mapping[Place, int]) -> Place:
     """Return where to keep photos: in the place asked for, or in the next place of which they take at most half.
 
     Args:
-        photos: their bytes in memory.
+        photos: their bytes in each memory.
         asked: the place asked for.
         room: free bytes of each memory after all other needs.
     """
     places = list(room)
     for place in places[places.index(asked) :] if asked in room else ():
-        if 2 * photos <= room[place]:
+        if 2 * photos[place] <= room[place]:
             return place
     return "disk"
 

@@ -22,6 +22,7 @@ from distilled_splat.splat.gaussians import SH_DEGREE_0, Gaussians
 from distilled_splat.splat.ply import ply_megabytes
 from distilled_splat.training.lpips import LazyLpips, nothing_downloaded
 from distilled_splat.training.memory import (
+    COPIES_IN_CHECKPOINT,
     COPIES_IN_TRAINING,
     available_bytes,
     check_memory,
@@ -142,18 +143,19 @@ class PortableSplatfactoModel(SplatfactoModel):
         datamanager = trainer.pipeline.datamanager
         cameras = datamanager.train_dataset.cameras
         try:
-            self.check_memory(datamanager, self.num_points)
+            self.check_memory(datamanager, self.num_points, resumed=trainer._start_step > 0)
             for index in range(len(cameras)):
                 view_of(cameras[index : index + 1])
         except ValueError as error:
             raise SystemExit(str(error)) from None
 
-    def check_memory(self, datamanager: Any, count: int, **more: int) -> int:
+    def check_memory(self, datamanager: Any, count: int, resumed: bool = False, **more: int) -> int:
         """Print what training so many Gaussians needs at least.
 
         Args:
             datamanager: where the photos are, which need not be loaded yet.
             count: Gaussians.
+            resumed: whether a checkpoint is loaded: its Gaussians and their moments are on the device already.
             more: bytes that are needed on the device besides.
 
         Returns:
@@ -163,12 +165,13 @@ class PortableSplatfactoModel(SplatfactoModel):
             ValueError: if that is not there.
         """
         needs = {"Gaussians": self.gaussian_bytes(count), **more}
-        photos = datamanager.make_room(sum(needs.values()))
+        loaded = gaussian_bytes(self.num_points, self.config.sh_degree, COPIES_IN_CHECKPOINT) if resumed else 0
+        photos = datamanager.make_room(sum(needs.values()) - loaded)
         if photos and datamanager.place == "cpu" and self.device.type != "cpu":
             check_memory({"photos": photos}, available_bytes("cpu"))
         elif photos:
             needs = {"photos": photos, **needs}
-        return check_memory(needs, available_bytes(self.device), self.device.type != "cpu")
+        return check_memory(needs, available_bytes(self.device) + loaded, self.device.type != "cpu")
 
     def gaussian_bytes(self, count: int) -> int:
         """Return what training takes for so many Gaussians, or for the most that there may be."""

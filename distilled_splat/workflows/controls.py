@@ -177,6 +177,7 @@ class QualityBench:
         Raises:
             SystemExit: if the training fails.
         """
+        from distilled_splat.ops.gpu_memory import release_gpu_memory
         from distilled_splat.training.photos import dataparser_words
         from distilled_splat.workflows.training_jobs import LOG_NAME, is_finished
 
@@ -192,6 +193,7 @@ class QualityBench:
         job = Job(name, command, run / LOG_NAME, partial(is_finished, run))
         if not job.done():
             Console().print(f"{scene.name}: {name}")
+            release_gpu_memory()
             code = start(job, {}).wait()
             if not job.done():
                 raise SystemExit(f"The training of {name} on {scene} failed with exit code {code}; see {job.log}.")
