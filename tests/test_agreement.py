@@ -159,6 +159,7 @@ def test_a_missing_teacher_is_refused_by_its_path(scene: Path, tmp_path: Path) -
         ({"virtual_spread": float("nan")}, "--pipeline.model.virtual-spread nan"),
         ({"min_teacher_advantage": -1.0}, "--pipeline.model.min-teacher-advantage -1.0"),
         ({"full_overfit_gap": -0.1}, "--pipeline.model.full-overfit-gap -0.1"),
+        ({"max_teacher_disagreement": -1.0}, "--pipeline.model.max-teacher-disagreement -1.0"),
         ({"structure_resolutions": (16, 1)}, "structure-resolutions"),
         ({"lambda_depth": -1.0}, "lambda-depth -1.0 must not be negative"),
     ],

@@ -22,7 +22,7 @@ def photos_and_labels(run: Path) -> tuple[set[int], set[int]]:
 def test_by_default_a_step_has_a_photo_or_a_label_between_the_cameras(
     scene: Path, tmp_path: Path, teachers: tuple[Path, ...]
 ) -> None:
-    options = {"min_teacher_advantage": 0.0, "full_overfit_gap": 0.0}
+    options = {"min_teacher_advantage": 0.0, "full_overfit_gap": 0.0, "max_teacher_disagreement": 0.0}
     trainer = trained(tiny_student(scene, tmp_path, teachers, STEPS, **options))
     photos, labels = photos_and_labels(trainer.base_dir)
     assert photos | labels == ALL and not photos & labels
@@ -34,7 +34,17 @@ def test_by_default_a_step_has_a_photo_or_a_label_between_the_cameras(
 def test_a_student_that_does_not_overfit_looks_at_photos_alone(
     scene: Path, tmp_path: Path, teachers: tuple[Path, ...]
 ) -> None:
-    trainer = trained(tiny_student(scene, tmp_path, teachers, STEPS, min_teacher_advantage=0.0, full_overfit_gap=1e6))
+    trainer = trained(
+        tiny_student(
+            scene,
+            tmp_path,
+            teachers,
+            STEPS,
+            min_teacher_advantage=0.0,
+            full_overfit_gap=1e6,
+            max_teacher_disagreement=0.0,
+        )
+    )
     assert photos_and_labels(trainer.base_dir) == (ALL, set())
     logged = scalars(trainer.base_dir)
     assert logged["Train Metrics Dict/label_trust"] == dict.fromkeys(range(0, STEPS, 10), 1)
@@ -60,7 +70,7 @@ def test_without_views_between_the_cameras_every_step_has_a_photo(
 def test_depths_are_taught_in_every_step(
     scene: Path, tmp_path: Path, teachers: tuple[Path, ...], options: dict[str, float], due: set[int]
 ) -> None:
-    options = {"min_teacher_advantage": 0.0, "full_overfit_gap": 0.0, **options}
+    options = {"min_teacher_advantage": 0.0, "full_overfit_gap": 0.0, "max_teacher_disagreement": 0.0, **options}
     trainer = trained(tiny_student(scene, tmp_path, teachers, STEPS, **options))
     photos, labels = photos_and_labels(trainer.base_dir)
     assert photos and labels

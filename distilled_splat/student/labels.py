@@ -31,8 +31,8 @@ class Label(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Size in bytes."""
-        return sum(part.numel() * part.element_size() for part in self if part is not None)
+        """Size of the pictures in bytes."""
+        return self.image.nbytes + (0 if self.surface is None else self.surface.nbytes)
 
 
 class PseudoLabels:

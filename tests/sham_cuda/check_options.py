@@ -58,6 +58,7 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "labels that must earn their trust, and pruning that is drawn by weight": {
         "min_teacher_advantage": 0.25,
         "full_overfit_gap": 0.3,
+        "max_teacher_disagreement": 1.0,
         "lambda_kd": 1.0,
         "prune_importance": "weight",
         "prune_sampling": True,

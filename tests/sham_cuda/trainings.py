@@ -39,6 +39,7 @@ STUDENT = {
     "virtual_views": 18,
     "min_teacher_advantage": 0.0,  # these teachers know hardly better
     "full_overfit_gap": 0.0,
+    "max_teacher_disagreement": 0.0,
     "prune_times": 3,
     "prune_stop": 10,
 }
