@@ -12,6 +12,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
+from distilled_splat.ops.composite import over_background
 from distilled_splat.ops.importance import Measure, importance
 from distilled_splat.ops.views import downscaled
 from distilled_splat.ops.voxels import mass
@@ -122,13 +123,12 @@ class Teaching:
         self.trust.see(rendered, label, targets["main_loss"], student.mask_of(batch))
         near = self.curriculum.near(lesson.index) if self.trust.full_gap or self.trust.max_disagreement else None
         if near is not None:
-            view = downscaled(near.view, student._get_downscale_factor())
+            downscale = student._get_downscale_factor()
+            view = downscaled(near.view, downscale)
             between = student.render_view(student.gaussians(), view, background).color.clamp(0, 1)
-            self.trust.see_between(
-                rendered - label,
-                between - self.label(student, near, background),
-                self.labels.of(near.index, near.view).disagreement,
-            )
+            there = self.labels.of(near.index, near.view)
+            taught = over_background(there.image, background, downscale)
+            self.trust.see_between(rendered - label, between - taught, there.disagreement)
 
     @torch.no_grad()
     def finish(self, student: PortableSplatfactoModel, step: int) -> None:

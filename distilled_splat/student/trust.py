@@ -43,6 +43,7 @@ class LabelTrust:
         """
         self.min_advantage, self.full_gap, self.max_disagreement = min_advantage, full_gap, max_disagreement
         self.value = self.overfit = self.certain = 1.0
+        self.student_error: Optional[float] = None
         self.errors: Optional[Tensor] = None
         self.differences: Optional[Tensor] = None
 
@@ -66,6 +67,7 @@ class LabelTrust:
             differences = (differences[0] * mask, differences[1] * mask)
         self.errors = averaged(self.errors, [difference.square().mean() for difference in differences], MEMORY)
         student, ensemble = self.errors.tolist()
+        self.student_error = student
         if self.min_advantage > 0:
             least = self.min_advantage * ensemble
             self.value = min(max((student - ensemble - least) / max(least, 1e-12), 0.0), 1.0)
@@ -83,8 +85,8 @@ class LabelTrust:
         squares += [] if disagreement is None else [disagreement]
         self.differences = averaged(self.differences, squares, LONG_MEMORY)
         here, there, *differ = self.differences.tolist()
-        if differ and self.errors is not None and self.max_disagreement > 0:
-            most = self.max_disagreement * float(self.errors[0])
+        if differ and self.student_error is not None and self.max_disagreement > 0:
+            most = self.max_disagreement * self.student_error
             self.certain = min(max(2 - differ[0] / max(most, 1e-12), 0.0), 1.0)
         if self.full_gap > 0:
             self.overfit = min(max((there - here) / max(self.full_gap * here, 1e-12), 0.0), 1.0)
