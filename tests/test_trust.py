@@ -91,7 +91,7 @@ def test_departures_are_averages_with_a_longer_memory() -> None:
 
 
 @pytest.mark.parametrize(
-    ("disagreement", "expected"), [(0.0, 1.0), (0.02, 1.0), (0.03, 0.5), (0.04, 0.0), (1.0, 0.0), (None, 1.0)]
+    ("disagreement", "expected"), [(0.0, 1.0), (0.02, 1.0), (0.03, 0.5), (0.04, 0.0), (1.0, 0.0), (None, 0.0)]
 )
 def test_labels_between_the_cameras_count_while_the_teachers_agree(disagreement: float | None, expected: float) -> None:
     trust = LabelTrust(0.0, 0.0, 2.0)
@@ -102,6 +102,14 @@ def test_labels_between_the_cameras_count_while_the_teachers_agree(disagreement:
     trust.see_between(PHOTO, PHOTO, there)
     assert trust.between == trust.certain == pytest.approx(expected, abs=1e-5)
     assert trust.value == trust.overfit == 1.0
+
+
+@pytest.mark.parametrize(("difference", "expected"), [(0.1, 1.0), (0.04**0.5, 1.0), (0.06**0.5, 0.5), (0.3, 0.0)])
+def test_one_teacher_disagrees_with_the_student(difference: float, expected: float) -> None:
+    trust = LabelTrust(0.0, 0.0, 2.0)
+    trust.see(PHOTO + 0.1, PHOTO, PHOTO)
+    trust.see_between(torch.zeros_like(PHOTO), torch.full((4, 5, 3), difference))
+    assert trust.certain == pytest.approx(expected, abs=1e-5)
 
 
 def test_without_a_limit_teachers_may_disagree() -> None:

@@ -68,7 +68,7 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     max_teacher_disagreement: float = 1.0
     """Use virtual views only while the teachers agree there: fully while their variance is below the student's squared
     error on the photos times this factor, not at all from twice that. Teachers of few photos overfit, and then differ
-    at novel views. It needs at least two teachers. 0: always fully."""
+    at novel views. With one teacher the variance is that of student and teacher. 0: always fully."""
     virtual_views: int = 250
     """Number of virtual views; the teachers render each one once."""
     virtual_spread: float = 0.5

@@ -79,15 +79,16 @@ class LabelTrust:
         Args:
             at_photo: the student's render minus the label, [H, W, 3].
             between: the same at a virtual view nearby.
-            disagreement: the variance of the teachers at the virtual view; None with one teacher.
+            disagreement: the variance of the teachers at the virtual view; None with one teacher. Then it is that of
+                student and teacher, half of their squared difference.
         """
         squares = [at_photo.square().mean(), between.square().mean()]
-        squares += [] if disagreement is None else [disagreement]
+        squares.append(squares[1] / 2 if disagreement is None else disagreement)
         self.differences = averaged(self.differences, squares, LONG_MEMORY)
-        here, there, *differ = self.differences.tolist()
-        if differ and self.student_error is not None and self.max_disagreement > 0:
+        here, there, variance = self.differences.tolist()
+        if self.student_error is not None and self.max_disagreement > 0:
             most = self.max_disagreement * self.student_error
-            self.certain = min(max(2 - differ[0] / max(most, 1e-12), 0.0), 1.0)
+            self.certain = min(max(2 - variance / max(most, 1e-12), 0.0), 1.0)
         if self.full_gap > 0:
             self.overfit = min(max((there - here) / max(self.full_gap * here, 1e-12), 0.0), 1.0)
 
