@@ -74,7 +74,7 @@ class Plan:
             "--pipeline.model.num-gaussians", str(count), "--pipeline.model.sh-degree", str(self.sh_degree),
             "--pipeline.model.rasterize-mode", "antialiased" if self.antialiased else "classic",
             "--pipeline.model.teacher-frame", "nerfstudio", "--pipeline.model.prune-unseen", "False",
-            "--pipeline.model.max-teacher-disagreement", "0",  # the splats are right at every view: the photos are theirs
+            "--pipeline.model.max-teacher-disagreement", "0",  # the photos are the splats' own renders
             *start, "--pipeline.model.teachers", *map(str, self.splats), *DATAPARSER,
         )  # fmt: skip
         run = self.run_of(count)

@@ -37,7 +37,7 @@ from distilled_splat.student.pruning import choose
 from distilled_splat.teachers.ensemble import TeacherEnsemble
 from distilled_splat.teachers.reading import Teacher, read_teacher
 
-RECIPE = 2
+RECIPE = 3
 """Version of the procedure. Work from another version is started again."""
 
 
