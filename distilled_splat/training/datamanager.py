@@ -106,7 +106,8 @@ class PortableDatamanager(FullImageDatamanager):
         room: dict[Place, int] = {"gpu": available_bytes(self.device) - needs}
         if self.on_gpu:
             room["cpu"] = available_bytes("cpu")
-        photos, asked = {place: self.photo_bytes(place) for place in room}, self.place
+        photos: dict[Place, int] = {place: self.photo_bytes(place) for place in room}
+        asked = self.place
         self.place = place_for(photos, asked, room)
         if self.place != asked:
             CONSOLE.print(
