@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 from solids import moved_to, solid
 
+from distilled_splat.shrink.bench import table
+from distilled_splat.shrink.bench_plot import plot
 from distilled_splat.shrink.sizes import counts_of
 from distilled_splat.splat.files import read_splat
 from distilled_splat.splat.formats import FORMATS
@@ -179,6 +181,24 @@ def test_a_file_of_a_size_in_megabytes_is_no_larger(kind: str) -> None:
         assert 0.8 * megabytes < len(form.encode(few)) / 1e6 <= megabytes
 
 
+def test_the_bench_has_a_table_and_a_plot_with_and_without_invented_views(tmp_path: Path) -> None:
+    rows = [
+        {"scene": "a", "row": "the original", "fraction": None, "gaussians": 9, "seconds": 0.0, "psnr_to_photos": 30.0},
+        *(
+            {"scene": scene, "row": "shrink", "fraction": part, "gaussians": round(100 * part), "seconds": 1.0,
+             "psnr_to_photos": 29.0, "psnr_to_original": 33.0, "ssim_to_original": 0.9, "psnr_elsewhere": elsewhere}
+            for part in (0.1, 0.25) for scene, elsewhere in (("a", 31.5), ("b", None))
+        ),
+    ]  # fmt: skip
+    lines = table(rows).splitlines()
+    assert len(lines) == 2 + len(rows) and len({line.count("|") for line in lines}) == 1
+    assert "| a | 10% | shrink | 10 | 33.00 | 0.9000 | 31.50 | 29.00 | 1 |" in lines
+    assert "| b | 25% | shrink | 25 | 33.00 | 0.9000 |  | 29.00 | 1 |" in lines
+    plot(rows, tmp_path / "sizes.png")
+    with Image.open(tmp_path / "sizes.png") as image:
+        assert image.width > 1000 and image.height > 700
+
+
 def test_ways_of_shrinking_are_compared_at_the_photos_that_were_held_out(
     teachers: tuple[Path, ...], tmp_path: Path
 ) -> None:
@@ -196,7 +216,7 @@ def test_ways_of_shrinking_are_compared_at_the_photos_that_were_held_out(
         for result in others:
             assert result["gaussians"] == round(0.25 * original["gaussians"])
             assert 0 < result["ssim_to_original"] <= 1 and result["psnr_to_original"] > 5
-            assert 5 < result["psnr_elsewhere"] < 60
+            assert result["psnr_elsewhere"] is None, "these teachers are too little trained to invent views of them"
     assert all(result["seconds"] < 1 for result in results)
     assert not list(tmp_path.rglob("*.part"))
     assert (tmp_path / "sizes.png").read_bytes().startswith(b"\x89PNG")

@@ -181,7 +181,10 @@ class Measure:
         self.antialiased = run.model.config.rasterize_mode == "antialiased"
         self.frame = UnitFrame.of([original])
         here = self.frame.into(original).to(run.model.device)
-        self.views = invented_views(here, VIEWS, SEED).test
+        try:
+            self.views = invented_views(here, VIEWS, SEED).test
+        except ValueError:  # no view can be invented of a splat that shows little
+            self.views = []
         self.elsewhere = pictures(here, self.views, self.antialiased)
 
     def photos(self, gaussians: Any) -> dict[str, Any]:
@@ -206,13 +209,16 @@ class Measure:
                 photos.append(psnr(image, held.photo))
                 renders.append(psnr(image, true))
                 likeness.append(float(l1_and_ssim(image, true)[1]))
-        shown = pictures(self.frame.into(gaussians), self.views, self.antialiased)
+        elsewhere = None
+        if self.views:
+            shown = pictures(self.frame.into(gaussians), self.views, self.antialiased)
+            elsewhere = compared("", shown, self.elsewhere, len(gaussians), None).psnr
         return {
             "gaussians": len(gaussians),
             "psnr_to_photos": sum(photos) / len(photos),
             "psnr_to_original": sum(renders) / len(renders),
             "ssim_to_original": sum(likeness) / len(likeness),
-            "psnr_elsewhere": compared("", shown, self.elsewhere, len(gaussians), None).psnr,
+            "psnr_elsewhere": elsewhere,
         }
 
 

@@ -28,7 +28,7 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
                 points = sorted(
                     (result["gaussians"], result[name])
                     for result in results
-                    if (result["scene"], result["row"]) == (scene, row)
+                    if (result["scene"], result["row"]) == (scene, row) and result.get(name) is not None
                 )
                 if points:
                     axis.plot(*zip(*points), marker="o", markersize=5, label=row)
@@ -37,7 +37,8 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
             axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.xaxis.set_minor_locator(NullLocator())
             axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-        panels[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
+        lines, names = panels[0].get_legend_handles_labels()
+        panels[-1].legend(lines, names, fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
     figure.tight_layout()
     write_beside(path, lambda temporary: figure.savefig(temporary, format="png", dpi=100))
     pyplot.close(figure)
