@@ -141,19 +141,21 @@ def test_without_ninja_one_sentence_says_what_to_install(tmp_path: Path) -> None
     assert "cannot be compiled (Ninja is required" in output and "install ninja" in output
 
 
-def test_a_compiler_that_fails_is_quoted(tmp_path: Path) -> None:
-    program(tmp_path / "cuda" / "bin", "nvcc", "echo 'kernel.cu(7): error: no such thing' >&2; exit 1")
+def fault_with(nvcc: str, tmp_path: Path) -> str:
+    """Return the sentence about kernels that this shell script, in place of nvcc, is to compile."""
+    program(tmp_path / "cuda" / "bin", "nvcc", nvcc)
     program(tmp_path / "cuda" / "bin", "c++", "echo 12.2.0")
     variables = {"PATH": "/usr/bin:/bin", "CUDA_HOME": f"{tmp_path / 'cuda'}", "CXX": f"{tmp_path / 'cuda/bin/c++'}"}
-    sentence = told(start(FAULT, tmp_path, **variables, TORCH_CUDA_ARCH_LIST="9.0")).partition("FAULT: ")[2]
+    return told(start(FAULT, tmp_path, **variables, TORCH_CUDA_ARCH_LIST="9.0")).partition("FAULT: ")[2]
+
+
+def test_a_compiler_that_fails_is_quoted(tmp_path: Path) -> None:
+    sentence = fault_with("echo 'kernel.cu(7): error: no such thing' >&2; exit 1", tmp_path)
     assert "cannot be compiled (kernel.cu(7): error: no such thing): install" in sentence
 
 
 def test_a_compiler_that_was_killed_lacked_memory(tmp_path: Path) -> None:
-    program(tmp_path / "cuda" / "bin", "nvcc", "echo \"'cicc' died due to signal 9 (Kill signal)\"; exit 9")
-    program(tmp_path / "cuda" / "bin", "c++", "echo 12.2.0")
-    variables = {"PATH": "/usr/bin:/bin", "CUDA_HOME": f"{tmp_path / 'cuda'}", "CXX": f"{tmp_path / 'cuda/bin/c++'}"}
-    sentence = told(start(FAULT, tmp_path, **variables, TORCH_CUDA_ARCH_LIST="9.0")).partition("FAULT: ")[2]
+    sentence = fault_with("echo \"'cicc' died due to signal 9 (Kill signal)\"; exit 9", tmp_path)
     assert "for want of memory: set the environment variable MAX_JOBS to 1, or use the CPU" in sentence
 
 
