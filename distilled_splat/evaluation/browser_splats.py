@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
-
+from distilled_splat.evaluation.templates import template
+from distilled_splat.ops.views import View
 from distilled_splat.splat.formats import FORMATS, with_degree
 from distilled_splat.splat.gaussians import Gaussians
 
@@ -36,8 +37,7 @@ def page_data(
 
     Args:
         splats: one splat, or two to show side by side; see `spz_of`.
-        cameras: the cameras to start at, each with `eye` and `target` [3] and the vertical field of view `fov`, in
-            degrees.
+        cameras: the cameras to start at; see `camera_at`.
         up: the up direction, [3].
         aspect: width divided by height of the cameras' pictures. A narrower window gets a larger `fov`.
         background: the background colour, in 0 to 1, [3].
@@ -53,6 +53,20 @@ def page_data(
     }
 
 
+def camera_at(view: View, distance: float, units: float = 1.0) -> dict[str, Any]:
+    """Return a camera in three.js's form: `eye` and `target` [3], and the vertical field of view `fov` in degrees.
+
+    Args:
+        view: the camera.
+        distance: from the camera to the target, around which it turns.
+        units: the page's units per unit of the view.
+    """
+    viewmat = view.viewmat.detach().cpu().double()
+    eye, look = -viewmat[:3, :3].T @ viewmat[:3, 3], viewmat[2, :3]
+    fov = math.degrees(2 * math.atan(view.height / (2 * float(view.K[1, 1]))))
+    return {"eye": (units * eye).tolist(), "target": (units * (eye + distance * look)).tolist(), "fov": fov}
+
+
 def splat_page(title: str, data: dict[str, Any]) -> str:
     """Return a page, as HTML, that shows one splat, or two side by side, in the whole window. It fetches nothing.
 
@@ -60,8 +74,7 @@ def splat_page(title: str, data: dict[str, Any]) -> str:
         title: the page's title.
         data: see `page_data`.
     """
-    environment = Environment(loader=PackageLoader("distilled_splat", "evaluation"), autoescape=True)
-    return environment.get_template("splat_page.html.jinja").render(title=title, data=data)
+    return template("splat_page.html.jinja").render(title=title, data=data)
 
 
 def text_of(content: bytes) -> str:

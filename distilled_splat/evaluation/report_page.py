@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 import numpy as np
-from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from PIL import Image
+
+from distilled_splat.evaluation.templates import template
 
 Row = tuple[str, int, float, float, float, Optional[float], Optional[float]]
 JPEG_QUALITY = 88
@@ -92,8 +93,7 @@ def page(
             "aspect": width / height,
         }
     # all texts are escaped except the plots, which are our own
-    environment = Environment(loader=PackageLoader("distilled_splat", "evaluation"), autoescape=True)
-    return environment.get_template("report.html.jinja").render(
+    return template("report.html.jinja").render(
         facts=facts,
         rows=shown,
         has_lpips=any(row["lpips"] for row in shown),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Optional
 
 import torch
 from torch import Tensor
 
-from distilled_splat.evaluation.browser_splats import page_data, spz_of
+from distilled_splat.evaluation.browser_splats import camera_at, page_data, spz_of
 from distilled_splat.evaluation.held_out import FinishedRun
 from distilled_splat.ops.views import View
 from distilled_splat.splat.gaussians import Gaussians
@@ -62,16 +61,12 @@ def splats_of(run: FinishedRun, most_megabytes: float = MOST_MEGABYTES) -> Optio
 
 
 def camera_of(view: View, gaussians: Gaussians) -> dict[str, Any]:
-    """Return a camera in three.js's form: `eye` and `target` [3], and the vertical field of view `fov` in degrees.
+    """Return a camera for the page; see `camera_at`.
 
     The target is at the median distance of the Gaussians in front of the camera, so that the camera turns around them.
     """
-    viewmat = view.viewmat.detach().cpu().double()
-    eye, look = -viewmat[:3, :3].T @ viewmat[:3, 3], viewmat[2, :3]
     depths = before(view, gaussians)
-    distance = float(depths.median()) if len(depths) else 1.0
-    fov = math.degrees(2 * math.atan(view.height / (2 * float(view.K[1, 1]))))
-    return {"eye": eye.tolist(), "target": (eye + distance * look).tolist(), "fov": fov}
+    return camera_at(view, float(depths.median()) if len(depths) else 1.0)
 
 
 def before(view: View, gaussians: Gaussians) -> Tensor:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from distilled_splat.evaluation.browser_splats import page_data, splat_page, spz_of
+from distilled_splat.evaluation.browser_splats import camera_at, page_data, splat_page, spz_of
 from distilled_splat.runs.files import write_bytes
 from distilled_splat.viewing.splats import Shown
 from distilled_splat.viewing.start import Start
@@ -51,18 +49,9 @@ def write_page(path: Path, splats: Sequence[Shown], start: Start) -> float:
     ]
     title = " and ".join(splat.name for splat in splats)
     view = start.view
-    data = page_data(packed, [camera_of(start)], start.up.tolist(), view.width / view.height, BACKGROUND)
+    data = page_data(
+        packed, [camera_at(view, start.distance, UNITS)], start.up.tolist(), view.width / view.height, BACKGROUND
+    )
     content = splat_page(title, data).encode()
     write_bytes(path.expanduser(), content)
     return len(content) / 1e6
-
-
-def camera_of(start: Start) -> dict[str, Any]:
-    """Return the first camera as in `page_data`."""
-    viewmat = start.view.viewmat.detach().cpu().double()
-    eye, look = -viewmat[:3, :3].T @ viewmat[:3, 3], viewmat[2, :3]
-    return {
-        "eye": (UNITS * eye).tolist(),
-        "target": (UNITS * (eye + start.distance * look)).tolist(),
-        "fov": math.degrees(2 * math.atan(start.view.height / (2 * float(start.view.K[1, 1])))),
-    }
