@@ -26,7 +26,8 @@ from distilled_splat.runs.checkpoints import latest_checkpoint, load_tensors
 from distilled_splat.runs.record import read_record, update_record
 from distilled_splat.teachers.reading import read_teacher
 from distilled_splat.training.model import GAUSSIAN_PARAMETERS
-from distilled_splat.training.trainer import EXIT_INTERRUPTED, read_progress
+from distilled_splat.training.progress import ProgressFile, read_progress
+from distilled_splat.training.trainer import EXIT_INTERRUPTED
 
 
 @pytest.mark.parametrize("after", [0, 5, 10])
@@ -209,13 +210,30 @@ def test_the_time_left_is_by_the_steps_after_the_first(
     scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = prepared(tiny_config(splatfacto_teacher, scene, tmp_path, 4))
-    now = iter([100.0, 102.0, 106.0, 110.0])
-    monkeypatch.setattr("distilled_splat.training.trainer.time", SimpleNamespace(monotonic=lambda: next(now)))
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr("distilled_splat.training.progress.time", clock)
     reports = []
-    for step in range(4):
+    for step, clock.now in enumerate((100.0, 102.0, 106.0, 110.0)):
         trainer.after_step(step)
         reports.append(read_progress(trainer.base_dir)["seconds_left"])
     assert reports == [None, 4.0, 3.0, 0.0]
+
+
+def test_the_time_left_is_by_the_steps_of_the_last_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr("distilled_splat.training.progress.time", clock)
+    progress = ProgressFile(tmp_path, steps=1000)
+    left, written = {}, 0
+    for done in range(1, 1001):
+        clock.now += 5.0 if done <= 100 else 0.5  # slow steps before a pruning, fast ones after it
+        if progress.due(done):
+            progress.report(done, 7, None)
+            written += 1
+            left[done] = read_progress(tmp_path)["seconds_left"]
+    assert left[2] == 5.0 * 998 and left[100] == 5.0 * 900
+    assert left[300] == 0.5 * 700 and left[1000] == 0.0
+    assert all(0.5 <= left[done] / (1000 - done) <= 5.0 for done in left if 1 < done < 1000)
+    assert written == 100 + 450
 
 
 def test_load_dir_goes_on_in_a_run_of_its_own(scene: Path, tmp_path: Path) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, Optional
 
 import torch
@@ -24,16 +22,16 @@ from torch import Tensor
 from distilled_splat.ops.render import rasterizer_for
 from distilled_splat.runs.checkpoints import checkpoint_step, latest_checkpoint, save_tensors
 from distilled_splat.runs.faults import not_finite, writing_to
-from distilled_splat.runs.files import write_beside, write_json
+from distilled_splat.runs.files import write_beside
 from distilled_splat.runs.fingerprints import scene_fingerprint
 from distilled_splat.runs.lock import leaving_nothing_if_refused, lock_run
 from distilled_splat.runs.processes import EXIT_INTERRUPTED, interrupts_call, is_orphan
 from distilled_splat.runs.record import read_record, update_record
 from distilled_splat.runs.stages import STAGES, added, total
+from distilled_splat.training.progress import ProgressFile
 from distilled_splat.training.run_folder import begin_record, take_folder
 from distilled_splat.training.schedule import multiply_rates, scaled_to_run
 
-PROGRESS_NAME = "progress.json"
 STEPS_PER_CHECK = 10
 """Steps between two checks of the losses on a GPU, where each check waits for the GPU; on a CPU it costs nothing."""
 WEIGHT_OF_A_PSNR = 0.1
@@ -126,7 +124,7 @@ class ResumableTrainer(Trainer):
         self.interrupts = interrupts_call(self.stop)
         self.last_done = -1
         self.losses: dict[str, Tensor] = {}
-        self.last_report = self.first_step_at = -math.inf
+        self.progress_file = ProgressFile(self.base_dir, self.config.max_num_iterations)
         self.last_save = math.inf
         self.psnr: Optional[Tensor] = None
         self.evaluations: list[dict[str, float]] = []
@@ -334,31 +332,18 @@ class ResumableTrainer(Trainer):
 
     def after_step(self, step: int) -> None:
         """Stop at the last step or when the parent command is gone, save at the interval, and report progress."""
-        self.last_done, total = step, self.config.max_num_iterations
-        if self.stopped_by is not None or step + 1 >= total:
+        self.last_done = step
+        if self.stopped_by is not None or step + 1 >= self.config.max_num_iterations:
             self.stop_training = True  # nerfstudio resets a stop from before its loop
         if is_orphan():
             self.stop("the end of the command that started this training")
         now = time.monotonic()
         if not self.config.steps_per_save and now - self.last_save > self.config.seconds_per_save:
             self.save_checkpoint(step)
-        if now - self.last_report < 1 and step + 1 < total:
-            return
-        self.last_report = now
-        done = step + 1 - self._start_step
-        if done == 1:  # the first step loads the kernels, so its time says nothing about the others
-            self.first_step_at = now
+        if self.progress_file.due(step + 1):
+            self.progress_file.report(step + 1, self.pipeline.model.num_points, self.psnr)  # type: ignore[union-attr, arg-type]
+        if step == self._start_step:
             STAGES.turn_to("steps")
-        pace = (now - self.first_step_at) / (done - 1) if done > 1 else None
-        report = {
-            "step": step + 1,
-            "steps": total,
-            "seconds_left": None if pace is None else round(pace * (total - step - 1), 1),
-            "gaussians": self.pipeline.model.num_points,  # type: ignore[union-attr]
-            "psnr": None if self.psnr is None else round(float(self.psnr), 2),
-        }
-        with suppress(OSError):  # a failed report must not end a training
-            write_json(self.base_dir / PROGRESS_NAME, report)
 
     def after_train(self, step: int) -> None:
         """Record whether the run is finished, and let Ctrl-C end the viewer that stays open."""
@@ -382,11 +367,3 @@ class ResumableTrainer(Trainer):
     def seconds_trained(self) -> float:
         """Return the run's total training time in seconds, however often it was interrupted."""
         return round(read_record(self.base_dir).get("seconds", 0) + time.monotonic() - self.started_at, 1)
-
-
-def read_progress(run: Path) -> dict[str, Any]:
-    """Return a run's last progress report; empty if there is none."""
-    try:
-        return json.loads((run / PROGRESS_NAME).read_text(encoding="utf8"))
-    except (OSError, ValueError):
-        return {}

@@ -12,7 +12,7 @@ from rich.progress import Progress as Bars
 
 from distilled_splat.jobs.forecast import makespan, simulated
 from distilled_splat.jobs.graph import Job
-from distilled_splat.training.trainer import PROGRESS_NAME, read_progress
+from distilled_splat.training.progress import PROGRESS_NAME, read_progress
 
 SECONDS_BETWEEN_READINGS = 0.5
 CLOCK_TICK = 0.05
