@@ -17,6 +17,7 @@ from distilled_splat.benchmarks.memory import MemoryBench
 from distilled_splat.benchmarks.step import StepBench
 from distilled_splat.benchmarks.whole import TimeBench
 from distilled_splat.doctor.command import Doctor
+from distilled_splat.runs.processes import EXIT_INTERRUPTED
 from distilled_splat.shrink.bench import ShrinkBench
 from distilled_splat.shrink.command import Shrink
 from distilled_splat.viewing.command import View
@@ -252,7 +253,7 @@ To train a small splat from photos: ns-train distilled-splatfacto --data my-capt
 
 
 def main() -> None:
-    """Run the subcommand that the command line names. Bad input ends in one sentence instead of a traceback."""
+    """Run the subcommand that the command line names. Bad input and Ctrl-C end in a sentence instead of a traceback."""
     if sys.argv[1:] == ["--version"]:
         print(f"distilled-splat {__version__}")
         return
@@ -261,3 +262,6 @@ def main() -> None:
         command.run()
     except ValueError as error:
         raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        print("Stopped by Ctrl-C.", file=sys.stderr)
+        raise SystemExit(EXIT_INTERRUPTED) from None

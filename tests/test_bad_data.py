@@ -81,7 +81,14 @@ def mask(capture: Path, value: int = 0, size: tuple[int, int] = (64, 48), frames
 
 FAULTS: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "a photo is missing": (lambda capture: photo(capture).unlink(), ("0002.png is missing",)),
-    "the first photo is missing": (lambda capture: (capture / "images" / "0001.png").unlink(), ("0001.png",)),
+    "the first photo is missing": (
+        lambda capture: (capture / "images" / "0001.png").unlink(),
+        ("0001.png is missing: restore it",),
+    ),
+    "the folder of photos is missing": (
+        lambda capture: (capture / "images").rename(capture / "photos"),
+        ("images is missing", "restore it"),
+    ),
     "a photo is a text": (lambda capture: photo(capture).write_text("no"), ("0002.png cannot be opened as a picture",)),
     "a photo is empty": (lambda capture: photo(capture).write_bytes(b""), ("0002.png cannot be opened",)),
     "a photo has another size": (

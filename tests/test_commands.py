@@ -428,6 +428,16 @@ def test_ctrl_c_leaves_with_130_and_one_sentence(interruptions: Future[Interrupt
     assert "Traceback" not in first + third
 
 
+def test_ctrl_c_in_a_command_that_does_not_train_is_one_sentence_too(tmp_path: Path) -> None:
+    folder = tmp_path / "scene"
+    command = Command(tmp_path / "demo.log", "distilled-splat", "demo", "--only-scene", "--output", folder)
+    command.wait_until(lambda: any(tmp_path.glob(".scene-*/scene/images/*")))
+    command.press_ctrl_c()
+    said = command.wait(130)
+    assert says(said, "Stopped by Ctrl-C.") == 1 and "Traceback" not in said
+    assert not folder.exists() and not list(tmp_path.glob(".scene-*"))
+
+
 def test_an_interrupted_teacher_goes_on_from_its_checkpoint(interruptions: Future[Interruptions]) -> None:
     story = interruptions.result()
     stopped, killed, finished = story.teacher_steps

@@ -21,6 +21,7 @@ from distilled_splat.evaluation.held_out import open_run
 from distilled_splat.methods import splatfacto_teacher
 from distilled_splat.training.memory import Place, photo_bytes, place_for
 from distilled_splat.training.photo_files import AHEAD, PhotoFiles
+from distilled_splat.training.photos import header_of
 
 STEPS = 24
 """More than two rounds over the nine photos."""
@@ -205,3 +206,16 @@ def test_pinned_photos_take_the_next_power_of_two() -> None:
     config = SimpleNamespace(cache_images_type="uint8", float_cache_megabytes=0)
     assert photo_bytes(dataset, config) == 3 * 64 * 64 + 3 * 100 * 10
     assert photo_bytes(dataset, config, pinned=True) == 16384 + 4096
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [
+        ("images_4", "images_4 is missing: put the photos there, scaled down by 4"),
+        ("images", "images is missing: restore it"),
+        ("my_photos", "my_photos is missing: restore it"),
+    ],
+)
+def test_a_missing_folder_is_named_instead_of_its_first_photo(folder: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=words):
+        header_of(tmp_path / folder / "0001.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -61,6 +62,9 @@ def reading_data(folder: Optional[Path]) -> Iterator[None]:
         if isinstance(error, TypeError) and not module_of(error).startswith(DATAPARSERS):
             raise
         words = type_and_words(error)
+        missing = getattr(error, "filename", None) if isinstance(error, FileNotFoundError) else None
+        if isinstance(missing, str) and Path(missing).suffix.lower() in Image.registered_extensions():
+            words = way_to_restore(Path(missing))
         if os.sep == "/" and "\\" in words:
             words += "; its transforms.json was written on Windows: replace every \\ in its paths by /"
         raise SystemExit(f"The data in {folder} cannot be read ({words}).") from error
@@ -113,9 +117,23 @@ def header_of(path: Path) -> tuple[tuple[int, int], str]:
         with Image.open(path) as image:
             return image.size, image.mode
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing: restore it, or remove its frame") from None
+        raise ValueError(way_to_restore(path)) from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be opened as a picture ({' '.join(str(error).split())})") from error
+
+
+def way_to_restore(path: Path) -> str:
+    """Return what to do about a photo or a mask that is missing."""
+    folder = path.parent
+    if folder.is_dir():
+        return f"{path} is missing: restore it, or remove its frame"
+    factor = re.fullmatch(r"\w+_(\d+)", folder.name)
+    if factor is None:
+        return f"the folder {folder} is missing: restore it, or correct the paths of the frames"
+    return (
+        f"the folder {folder} is missing: put the photos there, scaled down by {factor[1]} (ns-process-data does it), "
+        "or leave out --downscale-factor"
+    )
 
 
 def way_to_fit(photo: Path, found: tuple[int, int], wanted: tuple[int, int]) -> str:
