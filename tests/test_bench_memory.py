@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from distilled_splat.benchmarks.memory import MemoryBench
-from distilled_splat.benchmarks.stages import Stage, Stages, together
+from distilled_splat.benchmarks.stages import Stage, StageRecorder, together
 
 COUNT, WIDTH, HEIGHT, PHOTOS = 30_000, 640, 360, 18
 
@@ -41,7 +41,7 @@ def test_stages_follow_each_other_and_hold_what_they_must(figures: dict[str, dic
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts a peak anew")
 def test_a_peak_belongs_to_its_stage() -> None:
-    stages = Stages("large")
+    stages = StageRecorder("large")
     with mmap.mmap(-1, 40_000_000) as large:  # new pages, whatever this process has freed before
         np.frombuffer(large, np.uint8)[:] = 1
     stages.next("small")

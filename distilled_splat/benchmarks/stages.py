@@ -45,7 +45,7 @@ class Stage:
     processor_seconds: float
 
 
-class Stages:
+class StageRecorder:
     """A sequence of stages. Each stage begins where the previous one ends."""
 
     def __init__(self, name: str) -> None:
@@ -97,7 +97,7 @@ def measure_training(
     Returns:
         The cost of each stage, and the run's checkpoint.
     """
-    stages = Stages("import nerfstudio")
+    stages = StageRecorder("import nerfstudio")
     stages.next("read teachers and photos" if teachers else "read photos")
     with silence():
         trainer = trainer_for("student" if teachers else "ours", parser, 1.0, output, STEPS, teachers, place=place)
@@ -119,7 +119,7 @@ def measure_training(
     return together(stages.done), checkpoint
 
 
-def get_ready_to_cut(student: Any, stages: Stages) -> None:
+def get_ready_to_cut(student: Any, stages: StageRecorder) -> None:
     """Fill a student's cache of pseudo labels, and let its last step prune a fifth of the Gaussians, by few views."""
     stages.next("render a label")
     teaching = student.teaching
@@ -130,7 +130,7 @@ def get_ready_to_cut(student: Any, stages: Stages) -> None:
     teaching.pruning = dataclasses.replace(teaching.pruning, target=round(0.8 * student.num_points))
 
 
-def step_by_step(trainer: Any, stages: Stages, last: str) -> None:
+def step_by_step(trainer: Any, stages: StageRecorder, last: str) -> None:
     """Train to the end. Each step is a stage; so are the last step and the work after it."""
     grows = not hasattr(trainer.pipeline.model, "teaching")
 
