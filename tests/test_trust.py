@@ -97,8 +97,10 @@ def test_labels_between_the_cameras_count_while_the_teachers_agree(disagreement:
     trust = LabelTrust(0.0, 0.0, 2.0)
     there = None if disagreement is None else torch.tensor(disagreement)
     trust.see_between(PHOTO, PHOTO, there)
-    assert trust.between == 1.0  # until the student was compared with a photo
-    trust.see(PHOTO + 0.1, PHOTO, PHOTO)
+    assert trust.between == 1.0  # until the teachers were compared with a photo
+    # one teacher is measured by the student's error, several by their own
+    student, ensemble = (0.1, 0.7) if disagreement is None else (0.7, 0.1)
+    trust.see(PHOTO + student, PHOTO + ensemble, PHOTO)
     trust.see_between(PHOTO, PHOTO, there)
     assert trust.between == trust.certain == pytest.approx(expected, abs=1e-5)
     assert trust.value == trust.overfit == 1.0

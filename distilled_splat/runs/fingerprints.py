@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # nerfstudio takes seconds to import; the command line's help
     from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
     from nerfstudio.engine.trainer import TrainerConfig
 
-GENERATION = 5
+GENERATION = 6
 """Raised with every changed default that changes the result of a training. Otherwise a run with the old default would
 pass for one with the new default."""
 NOT_SETTINGS = {

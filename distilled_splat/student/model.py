@@ -66,9 +66,10 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     is larger at virtual views than at the photos: fully when larger by this fraction, not at all when not larger. 0:
     always fully."""
     max_teacher_disagreement: float = 1.0
-    """Use virtual views only while the teachers agree there: fully while their variance is below the student's squared
-    error on the photos times this factor, not at all from twice that. Teachers of few photos overfit, and then differ
-    at novel views. With one teacher the variance is that of student and teacher. 0: always fully."""
+    """Use virtual views only where the teachers agree: fully while their variance there is below the squared error of
+    their mean on the photos times this factor, not at all from twice that. Teachers of few photos overfit, and then
+    differ at novel views. With one teacher the variance is that of student and teacher, and the error the student's.
+    0: always fully."""
     virtual_views: int = 250
     """Number of virtual views; the teachers render each one once."""
     virtual_spread: float = 0.5

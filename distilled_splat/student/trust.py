@@ -25,8 +25,8 @@ class LabelTrust:
         value: weight of all labels, from 0 (the student fits the photos about as well as the ensemble) to 1.
         overfit: additional weight of labels at virtual views, from 0 (the student is not further from the ensemble
             there than at the photos) to 1.
-        certain: additional weight of labels at virtual views, from 0 (the teachers differ there much more than the
-            student differs from the photos) to 1.
+        certain: additional weight of labels at virtual views, from 0 (the teachers differ there from each other much
+            more than from the photos: they overfit) to 1.
     """
 
     def __init__(self, min_advantage: float, full_gap: float = 0.0, max_disagreement: float = 0.0) -> None:
@@ -38,12 +38,13 @@ class LabelTrust:
             full_gap: the fraction by which the student's squared difference from the ensemble must be larger at virtual
                 views than at the photos for labels to count fully there; in proportion below. 0: always fully.
             max_disagreement: the largest variance of the teachers at virtual views at which labels count fully there,
-                as a fraction of the student's squared error at the photos. From twice this fraction they do not count.
-                0: always fully.
+                as a fraction of the squared error of the teachers' mean at the photos. From twice this fraction they do
+                not count. 0: always fully.
         """
         self.min_advantage, self.full_gap, self.max_disagreement = min_advantage, full_gap, max_disagreement
         self.value = self.overfit = self.certain = 1.0
         self.student_error: Optional[float] = None
+        self.ensemble_error: Optional[float] = None
         self.errors: Optional[Tensor] = None
         self.differences: Optional[Tensor] = None
 
@@ -67,7 +68,7 @@ class LabelTrust:
             differences = (differences[0] * mask, differences[1] * mask)
         self.errors = averaged(self.errors, [difference.square().mean() for difference in differences], MEMORY)
         student, ensemble = self.errors.tolist()
-        self.student_error = student
+        self.student_error, self.ensemble_error = student, ensemble
         if self.min_advantage > 0:
             least = self.min_advantage * ensemble
             self.value = min(max((student - ensemble - least) / max(least, 1e-12), 0.0), 1.0)
@@ -80,14 +81,15 @@ class LabelTrust:
             at_photo: the student's render minus the label, [H, W, 3].
             between: the same at a virtual view nearby.
             disagreement: the variance of the teachers at the virtual view; None with one teacher. Then it is that of
-                student and teacher, half of their squared difference.
+                student and teacher, half of their squared difference, and is compared with the student's error.
         """
         squares = [at_photo.square().mean(), between.square().mean()]
         squares.append(squares[1] / 2 if disagreement is None else disagreement)
         self.differences = averaged(self.differences, squares, LONG_MEMORY)
         here, there, variance = self.differences.tolist()
-        if self.student_error is not None and self.max_disagreement > 0:
-            most = self.max_disagreement * self.student_error
+        error = self.student_error if disagreement is None else self.ensemble_error
+        if error is not None and self.max_disagreement > 0:
+            most = self.max_disagreement * error
             self.certain = min(max(2 - variance / max(most, 1e-12), 0.0), 1.0)
         if self.full_gap > 0:
             self.overfit = min(max((there - here) / max(self.full_gap * here, 1e-12), 0.0), 1.0)
