@@ -214,8 +214,11 @@ def test_pinned_photos_take_the_next_power_of_two() -> None:
         ("images_4", "images_4 is missing: put the photos there, scaled down by 4"),
         ("images", "images is missing: restore it"),
         ("my_photos", "my_photos is missing: restore it"),
+        ("camera_2", "camera_2 is missing: restore it"),
     ],
 )
 def test_a_missing_folder_is_named_instead_of_its_first_photo(folder: str, words: str, tmp_path: Path) -> None:
+    if folder == "images_4":
+        (tmp_path / "images").mkdir()
     with pytest.raises(ValueError, match=words):
         header_of(tmp_path / folder / "0001.png")

@@ -127,11 +127,11 @@ def way_to_restore(path: Path) -> str:
     folder = path.parent
     if folder.is_dir():
         return f"{path} is missing: restore it, or remove its frame"
-    factor = re.fullmatch(r"\w+_(\d+)", folder.name)
-    if factor is None:
+    factor = re.fullmatch(r"(\w+)_(\d+)", folder.name)
+    if factor is None or not folder.with_name(factor[1]).is_dir():
         return f"the folder {folder} is missing: restore it, or correct the paths of the frames"
     return (
-        f"the folder {folder} is missing: put the photos there, scaled down by {factor[1]} (ns-process-data does it), "
+        f"the folder {folder} is missing: put the photos there, scaled down by {factor[2]} (ns-process-data does it), "
         "or leave out --downscale-factor"
     )
 

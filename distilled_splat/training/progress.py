@@ -46,7 +46,11 @@ class ProgressFile:
             gaussians: number of Gaussians.
             psnr: PSNR of recent photos in dB, if known.
         """
-        pace = self.pace(done, time.monotonic())
+        now = time.monotonic()
+        self.recent.append((done, now))
+        while len(self.recent) > 2 and now - self.recent[1][1] >= WINDOW_SECONDS:
+            self.recent.popleft()
+        pace = self.pace()
         content = {
             "step": done,
             "steps": self.steps,
@@ -57,13 +61,10 @@ class ProgressFile:
         with suppress(OSError):
             write_json(self.path, content)
 
-    def pace(self, done: int, now: float) -> Optional[float]:
+    def pace(self) -> Optional[float]:
         """Return the seconds of a recent step; None after the first step, which also loads the kernels."""
-        self.recent.append((done, now))
-        while len(self.recent) > 2 and now - self.recent[1][1] >= WINDOW_SECONDS:
-            self.recent.popleft()
-        began_at, began = self.recent[0]
-        return (now - began) / (done - began_at) if done > began_at else None
+        (first, began), (last, now) = self.recent[0], self.recent[-1]
+        return (now - began) / (last - first) if last > first else None
 
 
 def read_progress(run: Path) -> dict[str, Any]:

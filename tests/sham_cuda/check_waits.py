@@ -34,9 +34,8 @@ def waits_of(config: Any) -> Ledger:
 
     def before(step: int) -> None:
         if step > 0:
-            trainer.progress_file.recent.append(
-                (step, math.inf)
-            )  # reports come once a second, however many steps that is
+            # reports come once a second, however many steps that is
+            trainer.progress_file.recent.append((step, math.inf))
         if step - 1 in COUNTED:
             total.waits.update(LEDGER.waits)
             total.bytes.update(LEDGER.bytes)
