@@ -77,7 +77,7 @@ def teachers(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 @pytest.fixture(scope="session")
 def two_nodes() -> Iterator[str]:
     """The address of a Ray cluster of two nodes with one processor each."""
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'distilled-splat[ray]'")
+    pytest.importorskip("ray", reason='Ray is not installed: pip install "distilled-splat[ray]"')
     from ray.cluster_utils import Cluster
 
     def started(attempts: int = 5) -> Cluster:

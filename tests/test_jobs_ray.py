@@ -15,7 +15,7 @@ from jobs import CtrlC, Record, begun, saves_when_stopped, script_job, waits_for
 from distilled_splat.jobs.command import last_words
 from distilled_splat.jobs.graph import Job, Schedule, State
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'distilled-splat[ray]'")
+pytest.importorskip("ray", reason='Ray is not installed: pip install "distilled-splat[ray]"')
 pytestmark = pytest.mark.slow
 
 from distilled_splat.jobs.on_ray import Cluster, Resources, run_job  # noqa: E402

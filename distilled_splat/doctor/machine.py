@@ -88,7 +88,7 @@ def exports() -> Finding:
     """Check whether files smaller than .ply can be written."""
     missing = [name for name in ("gsply", "gaussforge") if importlib.util.find_spec(name) is None]
     if missing:
-        return Finding("exports", ".ply only: pip install 'distilled-splat[export]' for spz, sog and others", "note")
+        return Finding("exports", '.ply only: pip install "distilled-splat[export]" for spz, sog and others', "note")
     return Finding("exports", "ply, compressed-ply, splat, spz, sog")
 
 

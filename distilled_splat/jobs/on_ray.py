@@ -23,7 +23,7 @@ try:
     import ray
     from ray.exceptions import RayError, TaskCancelledError
 except ImportError as error:
-    raise ValueError("The engine ray needs Ray, which is not installed: pip install 'distilled-splat[ray]'.") from error
+    raise ValueError('The engine ray needs Ray, which is not installed: pip install "distilled-splat[ray]".') from error
 
 SECONDS_TO_ANSWER = 10
 

@@ -59,7 +59,7 @@ def library(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise ValueError(
-            f"This format is written by {name}, which is not installed: pip install 'distilled-splat[export]'."
+            f'This format is written by {name}, which is not installed: pip install "distilled-splat[export]".'
         ) from error
 
 
