@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
@@ -11,6 +11,10 @@ MEMORY = 0.9
 """Weight of the past in the running average of errors at the photos."""
 LONG_MEMORY = 0.97
 """The same for the averages at photos and virtual views, which vary more."""
+
+
+REMEMBERED = ("value", "overfit", "certain", "student_error", "ensemble_error", "errors", "differences")
+"""What a resumed training takes over."""
 
 
 class LabelTrust:
@@ -47,6 +51,17 @@ class LabelTrust:
         self.ensemble_error: Optional[float] = None
         self.errors: Optional[Tensor] = None
         self.differences: Optional[Tensor] = None
+
+    def state(self) -> dict[str, Any]:
+        """Return the weights and the averages, as numbers and lists."""
+        found = {name: getattr(self, name) for name in REMEMBERED}
+        return {name: value.tolist() if isinstance(value, Tensor) else value for name, value in found.items()}
+
+    def restore(self, state: dict[str, Any], device: torch.device) -> None:
+        """Take over what `state` returned; averages are kept on `device`."""
+        for name in REMEMBERED:
+            value = state[name]
+            setattr(self, name, torch.tensor(value, device=device) if isinstance(value, list) else value)
 
     @property
     def between(self) -> float:

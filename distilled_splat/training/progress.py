@@ -59,7 +59,7 @@ class ProgressFile:
             "psnr": None if psnr is None else round(float(psnr), 2),
         }
         with suppress(OSError):
-            write_json(self.path, content)
+            write_json(self.path, content, lasting=False)
 
     def pace(self) -> Optional[float]:
         """Return the seconds of a recent step; None after the first step, which also loads the kernels."""

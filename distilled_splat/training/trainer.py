@@ -20,15 +20,16 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from distilled_splat.ops.render import rasterizer_for
-from distilled_splat.runs.checkpoints import checkpoint_step, latest_checkpoint, save_tensors
+from distilled_splat.runs.checkpoints import checkpoint_step, latest_checkpoint, load_tensors, save_tensors
 from distilled_splat.runs.faults import not_finite, writing_to
 from distilled_splat.runs.files import write_beside
 from distilled_splat.runs.fingerprints import scene_fingerprint
 from distilled_splat.runs.lock import leaving_nothing_if_refused, lock_run
 from distilled_splat.runs.processes import EXIT_INTERRUPTED, interrupts_call, is_orphan
 from distilled_splat.runs.record import read_record, update_record
-from distilled_splat.runs.stages import STAGES, added, total
+from distilled_splat.runs.stages import STAGES, Times, added, total
 from distilled_splat.training.progress import ProgressFile
+from distilled_splat.training.resuming import restore_training_state, training_state
 from distilled_splat.training.run_folder import begin_record, take_folder
 from distilled_splat.training.schedule import multiply_rates, scaled_to_run
 
@@ -128,6 +129,9 @@ class ResumableTrainer(Trainer):
         self.last_save = math.inf
         self.psnr: Optional[Tensor] = None
         self.evaluations: list[dict[str, float]] = []
+        self.before: dict[str, Any] = {}
+        self.started_at = time.monotonic()
+        self.ended_at: Optional[float] = None
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         """Set up as nerfstudio does, record what a student needs to know about a teacher, and report progress.
@@ -139,12 +143,25 @@ class ResumableTrainer(Trainer):
             with writing_to(self.base_dir), leaving_nothing_if_refused(self.base_dir):
                 self.get_rasterizer()
                 super().setup(test_mode)
+                self.resume()
                 self.note_what_a_student_must_know()
         except KeyboardInterrupt:
             CONSOLE.print("Stopped before the first step. The same command starts again from what is already on disk.")
             raise SystemExit(EXIT_INTERRUPTED) from None
         self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.after_step))
         self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.after_train))
+
+    def resume(self) -> None:
+        """Restore what nerfstudio has not: the state of the training, and what the record says of the time before."""
+        config = self.config
+        if config.load_dir is None or config.load_dir.resolve() != self.checkpoint_dir.resolve():
+            return  # a new run, or one that starts with the checkpoint of another
+        self.before = read_record(self.base_dir)
+        done = self.before.get("evaluations", [])
+        self.evaluations = [evaluation for evaluation in done if evaluation["step"] < self._start_step]
+        state = load_tensors(config.load_dir / f"step-{self._start_step - 1:09d}.ckpt").get("training")
+        if state is not None:
+            restore_training_state(state, self.pipeline.model, self.pipeline.datamanager)
 
     def get_rasterizer(self) -> None:
         """Import or compile the device's rasterizer, which takes minutes the first time on a machine with CUDA.
@@ -259,7 +276,7 @@ class ResumableTrainer(Trainer):
 
     def note_evaluation(self, step: int) -> None:
         """Note how long the training has taken until the held-out photos are measured, without former measurements."""
-        seconds, processor_seconds = total(STAGES.read(), "evaluation", "teachers")
+        seconds, processor_seconds = total(self.stages(), "evaluation", "teachers")
         entry = {"step": step, "seconds": seconds, "processor_seconds": processor_seconds}
         self.evaluations.append({name: round(value, 2) for name, value in entry.items()})
 
@@ -302,6 +319,7 @@ class ResumableTrainer(Trainer):
         """Save as `write_checkpoint` does, and count the time as that of checkpoints."""
         with STAGES.within("checkpoints"):
             self.write_checkpoint(step)
+        self.note_in_record()
 
     def write_checkpoint(self, step: int) -> None:
         """Save the model and the optimizers, whole or not at all, and only then remove older checkpoints.
@@ -318,6 +336,7 @@ class ResumableTrainer(Trainer):
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.optimizers.items()},
             "schedulers": {name: scheduler.state_dict() for name, scheduler in self.optimizers.schedulers.items()},
             "scalers": self.grad_scaler.state_dict(),
+            "training": training_state(model, self.pipeline.datamanager),
         }
         self.last_save = time.monotonic()
         # nerfstudio treats every file in the checkpoint folder as a checkpoint, including temporary ones
@@ -357,13 +376,17 @@ class ResumableTrainer(Trainer):
             if isinstance(logger, writer.TensorboardWriter):
                 logger.tb_writer.flush()
 
-    def note_in_record(self, finished: bool) -> None:
+    def note_in_record(self, finished: bool = False) -> None:
         """Record the run's state, its total training time in seconds, and where the time went."""
-        stages = added(read_record(self.base_dir).get("stages", {}), STAGES.read())
-        rounded = {name: [round(seconds, 2) for seconds in times] for name, times in stages.items()}
+        rounded = {name: [round(seconds, 2) for seconds in times] for name, times in self.stages().items()}
         entries = {"seconds": self.seconds_trained(), "stages": rounded, "evaluations": self.evaluations}
         update_record(self.base_dir, finished=finished, **entries)
 
+    def stages(self) -> dict[str, Times]:
+        """Return the times of all stages, with those before the last interruption."""
+        return added(self.before.get("stages", {}), STAGES.read())
+
     def seconds_trained(self) -> float:
         """Return the run's total training time in seconds, however often it was interrupted."""
-        return round(read_record(self.base_dir).get("seconds", 0) + time.monotonic() - self.started_at, 1)
+        now = time.monotonic() if self.ended_at is None else self.ended_at
+        return round(self.before.get("seconds", 0) + now - self.started_at, 1)
