@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,17 @@ def test_a_capture_in_blenders_format_keeps_its_held_out_photos(tmp_path: Path) 
 def test_thinning_twice_leaves_the_same(scene: Path, tmp_path: Path) -> None:
     first = (thinned(scene, 2, tmp_path) / "transforms.json").read_text()
     assert (thinned(scene, 2, tmp_path) / "transforms.json").read_text() == first
+
+
+def test_a_capture_that_has_moved_is_found_at_its_new_place(scene: Path, tmp_path: Path) -> None:
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+    here = tmp_path / "here" / "toy"
+    shutil.copytree(scene, here)
+    thinned(here, 2, tmp_path / "thin")
+    there = here.rename(tmp_path / "there" / "toy")
+    thin = thinned(there, 2, tmp_path / "thin")
+    assert (thin / "images").resolve() == (there / "images").resolve() and list((thin / "images").iterdir())
 
 
 def test_a_folder_without_a_capture_is_refused(tmp_path: Path) -> None:

@@ -6,11 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tyro
+from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
 from PIL import Image
+from tiny import tiny_config
 
 from distilled_splat.evaluation.results import carried_over, with_result
+from distilled_splat.methods import splatfacto_teacher
 from distilled_splat.runs.files import write_json
-from distilled_splat.workflows.controls import QualityBench, folder_digest
+from distilled_splat.runs.fingerprints import GENERATION, digest, settings_fingerprint
+from distilled_splat.runs.record import update_record
+from distilled_splat.workflows.controls import QualityBench, check_settings, folder_digest
 from distilled_splat.workflows.controls_report import summary, table, write_report
 
 
@@ -126,6 +132,43 @@ def test_every_takes_numbers_from_1_on(every: tuple[int, ...], scene: Path, tmp_
     with pytest.raises(ValueError, match="at least 1"):
         QualityBench((scene,), tmp_path, every=every).run()
     assert not (tmp_path / "runs").exists()
+
+
+def test_two_scenes_of_one_name_are_refused(scene: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Two scenes have the name"):
+        QualityBench((scene, tmp_path / scene.name), tmp_path / "o").run()
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_scene_whose_files_have_changed_is_not_mixed_with_its_old_runs(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_json(path, {"setting": {"data": {"fox": "f1", "lego": "l1"}}, "results": []})
+    bench = QualityBench((), tmp_path)
+    (tmp_path / "runs" / "fox").mkdir(parents=True)
+    bench.check_scenes(path, {"fox": "f1", "lego": "l2"})  # of lego there are no runs
+    with pytest.raises(ValueError, match="files of the scene fox have changed"):
+        bench.check_scenes(path, {"fox": "f2"})
+
+
+def test_a_finished_run_is_used_again_only_for_the_same_training(scene: Path, tmp_path: Path) -> None:
+    config = tiny_config(splatfacto_teacher, scene, tmp_path)
+    run = config.get_base_dir()
+    words = ["splatfacto-teacher", "--data", str(scene), "--max-num-iterations", "7"]
+
+    def asked(*more: str) -> str:
+        parsed = tyro.cli(AnnotatedBaseConfigUnion, args=[*words, *more])
+        parsed.pipeline.datamanager.data = scene
+        return settings_fingerprint(parsed)
+
+    update_record(run, finished=True, fingerprint=asked())
+    check_settings(run, words)
+    check_settings(run, [*words, "--vis", "tensorboard", "--output-dir", str(tmp_path)])  # not settings
+    for more in (("--machine.seed", "3"), ("--pipeline.model.sh-degree", "2")):
+        with pytest.raises(ValueError, match="was trained with other settings"):
+            check_settings(run, [*words, *more])
+    update_record(run, fingerprint=digest([GENERATION - 1, "an older version"]))
+    with pytest.raises(ValueError, match="another version"):
+        check_settings(run, words)
 
 
 def test_a_folder_without_a_capture_is_refused(tmp_path: Path) -> None:

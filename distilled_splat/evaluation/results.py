@@ -60,10 +60,12 @@ def carried_over(path: Path, setting: dict[str, Any]) -> tuple[dict[str, Any], l
     """
     content = read_file(path)
     before = content.get("setting")
-    if not isinstance(before, dict) or any(before.get(name) != setting[name] for name in setting if name != "data"):
+    if not isinstance(before, dict):
         return setting, []
     known = before["data"] if isinstance(before.get("data"), dict) else {}
     data = {**known, **setting["data"]}
+    if any(before.get(name) != setting[name] for name in setting if name != "data"):
+        return {**setting, "data": data}, []
     unchanged = {scene for scene in known if known[scene] == data[scene]}
     same = [result for result in content["results"] if result["scene"] in unchanged]
     return {**setting, "data": data}, same

@@ -33,6 +33,17 @@ def start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         )  # fmt: skip
 
 
+def run_job(job: Job) -> int:
+    """Run a job to its end, and return its exit code. On Ctrl-C the job saves and stops first."""
+    process = start(job, {})
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        ask_to_stop(process)
+        process.wait()
+        raise
+
+
 def ask_to_stop(process: subprocess.Popen[bytes]) -> None:
     """Ask a process that `start` has started to save and stop. On Windows SIGTERM would end it at once."""
     ctrl_break = getattr(signal, "CTRL_BREAK_EVENT", None)

@@ -10,7 +10,7 @@ from typing import Optional, Protocol
 
 from distilled_splat.jobs.command import ask_to_stop, start
 from distilled_splat.jobs.graph import Job, Schedule
-from distilled_splat.runs.processes import interrupts_call
+from distilled_splat.runs.processes import interrupts_call, is_orphan
 
 Slot = Mapping[str, str]
 """A place for one job: environment variables that restrict the job to a device or a number of threads."""
@@ -74,7 +74,8 @@ def machine_slots(device_type: str, threads: int, count: Optional[int] = None) -
 def run_local(schedule: Schedule, slots: Sequence[Slot], watcher: Watcher) -> Optional[str]:
     """Run a schedule to its end, one job at a time in each slot.
 
-    On Ctrl-C or SIGTERM, ask the running jobs to stop, and wait for them.
+    On Ctrl-C or SIGTERM, or when the command that started this one is gone, ask the running jobs to stop, and wait for
+    them.
 
     Args:
         schedule: the jobs; records how they end.
@@ -82,7 +83,7 @@ def run_local(schedule: Schedule, slots: Sequence[Slot], watcher: Watcher) -> Op
         watcher: informed of each start and end, and regularly in between.
 
     Returns:
-        The name of the signal that stopped the engine, or None if every job that could run has run.
+        What stopped the engine (the name of a signal), or None if every job that could run has run.
     """
     running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}
     reasons: list[str] = []
@@ -103,6 +104,8 @@ def run_local(schedule: Schedule, slots: Sequence[Slot], watcher: Watcher) -> Op
                         running[place] = (job, start(job, slot))
                         schedule.begin(job.name)
                         watcher.begun(job)
+                if not reasons and is_orphan():
+                    reasons.append("the end of the command that started this one")
                 if reasons and not told:
                     told = True  # only once: a second signal would keep a training from saving
                     terminate(running)

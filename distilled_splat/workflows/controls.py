@@ -14,11 +14,11 @@ from typing import Any, Optional
 
 from rich.console import Console
 
-from distilled_splat.evaluation.results import GEOMETRY, PERCEPTUAL, carried_over, with_result
-from distilled_splat.jobs.command import start
+from distilled_splat.evaluation.results import GEOMETRY, PERCEPTUAL, carried_over, read_file, with_result
+from distilled_splat.jobs.command import run_job
 from distilled_splat.jobs.graph import Job
 from distilled_splat.runs.files import write_json
-from distilled_splat.runs.record import read_record
+from distilled_splat.runs.record import is_run_of, read_record
 from distilled_splat.workflows.control_kinds import (
     CAPPED,
     DEFAULT,
@@ -67,7 +67,7 @@ class QualityBench:
         """Train what is missing, measure everything, and write the results.
 
         Raises:
-            ValueError: if --rows names an unknown row.
+            ValueError: if --rows names an unknown row, or the output holds runs of other settings or other photos.
             SystemExit: if a training fails.
         """
         _ = self.wanted  # before anything is read or trained
@@ -75,7 +75,9 @@ class QualityBench:
         path, setting = self.output / "results.json", self.setting(scenes)
         results: list[dict[str, Any]] = []
         if path.exists():
+            self.check_scenes(path, setting["data"])
             setting, results = carried_over(path, setting)
+        write_json(path, {"setting": setting, "results": results})
         for scene in scenes:
             for result in self.scene_results(scene):
                 results = with_result(results, result)
@@ -87,8 +89,13 @@ class QualityBench:
         """Return the captures to train on: the scenes, and where --every asks for it, the same with fewer photos.
 
         Raises:
-            ValueError: if a scene's folder has no transforms file, or --every holds a number below 1.
+            ValueError: if a scene's folder has no transforms file, two scenes have one name, or --every holds a number
+                below 1.
         """
+        names = [scene.resolve().name for scene in self.data]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"Two scenes have the name {name!r}: give each once, in folders with different names.")
         for scene in self.data:
             if not any((scene / name).is_file() for name in ("transforms.json", "transforms_train.json")):
                 raise ValueError(f"{scene} is not a capture: it has no transforms.json and no transforms_train.json.")
@@ -96,6 +103,25 @@ class QualityBench:
             raise ValueError(f"--every takes numbers of at least 1, not {min(self.every)}.")
         folder = self.output / "captures"
         return [scene if n == 1 else thinned(scene, n, folder) for scene in self.data for n in self.every]
+
+    def check_scenes(self, path: Path, digests: dict[str, str]) -> None:
+        """Refuse to mix runs of a scene with runs of other files under the same name.
+
+        Args:
+            path: results.json of an earlier command.
+            digests: `folder_digest` of each scene now.
+
+        Raises:
+            ValueError: if the files of a scene have changed since its runs.
+        """
+        known = read_file(path).get("setting", {}).get("data", {})
+        for name, digest in digests.items():
+            runs = self.output / "runs" / name
+            if known.get(name, digest) != digest and runs.exists():
+                raise ValueError(
+                    f"The files of the scene {name} have changed since the runs in {runs} were trained: give another "
+                    "--output, or remove that folder."
+                )
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -175,13 +201,14 @@ class QualityBench:
         """Run `ns-train` unless the run is finished, and return the run folder.
 
         Raises:
+            ValueError: if the folder holds a finished run of other settings.
             SystemExit: if the training fails.
         """
-        from distilled_splat.ops.gpu_memory import release_gpu_memory
+        from distilled_splat.ops.free_memory import release_memory
         from distilled_splat.training.photos import dataparser_words
         from distilled_splat.workflows.training_jobs import LOG_NAME, is_finished
 
-        run = self.output / "runs" / scene.name / method / name
+        folder = self.output / "runs" / scene.name / method / name
         command = (
             "-m", "nerfstudio.scripts.train", method,
             "--data", str(scene), "--output-dir", str(self.output / "runs"), "--timestamp", name,
@@ -190,14 +217,40 @@ class QualityBench:
             "--vis", "tensorboard", "--steps-per-eval-image", "1000000", "--steps-per-eval-all-images", "1000000",
             *options, *dataparser_words(scene),
         )  # fmt: skip
-        job = Job(name, command, run / LOG_NAME, partial(is_finished, run))
-        if not job.done():
+        job = Job(name, command, folder / LOG_NAME, partial(is_finished, folder))
+        if job.done():
+            check_settings(folder, command[2:])
+        else:
             Console().print(f"{scene.name}: {name}")
-            release_gpu_memory()
-            code = start(job, {}).wait()
+            release_memory()
+            code = run_job(job)
             if not job.done():
                 raise SystemExit(f"The training of {name} on {scene} failed with exit code {code}; see {job.log}.")
-        return run
+        return folder
+
+
+def check_settings(run: Path, words: Sequence[str]) -> None:
+    """Refuse a finished run that `ns-train` would train with other settings today.
+
+    Args:
+        run: the run's folder.
+        words: the arguments of `ns-train`.
+
+    Raises:
+        ValueError: if the run was trained with other settings, or with another version of this package.
+    """
+    import tyro
+    from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
+
+    from distilled_splat.runs.fingerprints import settings_fingerprint
+
+    config: Any = tyro.cli(AnnotatedBaseConfigUnion, args=list(words), prog="ns-train")  # type: ignore[arg-type]
+    config.pipeline.datamanager.data = config.data  # as ns-train does
+    if not is_run_of(read_record(run), settings_fingerprint(config)):
+        raise ValueError(
+            f"{run} was trained with other settings, or with another version of this package: give another --output, "
+            "or remove that folder."
+        )
 
 
 def slug(name: str) -> str:

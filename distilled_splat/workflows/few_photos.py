@@ -43,7 +43,11 @@ def thinned(scene: Path, every: int, folder: Path) -> Path:
         content |= {"train_filenames": rest[::every], "val_filenames": held_out, "test_filenames": held_out}
     for path in scene.iterdir():
         link = thin / path.name
-        if path.name != listing.name and not link.exists():
+        if path.name == listing.name:
+            continue
+        if link.is_symlink():  # it may lead to where the scene was before
+            link.unlink()
+        if not link.exists():
             link.symlink_to(path.absolute())
     write_json(thin / listing.name, content)
     return thin
