@@ -49,6 +49,11 @@ def empty_tensor(shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(empty(shape))
 
 
+def release() -> None:
+    """Let go of all blocks. A block in use lives on until its arrays are gone, and is then freed."""
+    _blocks.clear()
+
+
 def _references_of_a_variable() -> int:
     """Return what `getrefcount` says of a block that a single variable refers to: 2, but other Pythons may differ."""
     block = np.empty(0, np.uint8)

@@ -46,9 +46,9 @@ def train(name: str, device: str, output: Path, scene: Path, steps: int, *argume
         steps: length of the training.
         arguments: the method and its options.
     """
-    from distilled_splat.ops.gpu_memory import release_gpu_memory
+    from distilled_splat.ops.free_memory import release_memory
 
-    release_gpu_memory()
+    release_memory()
     words = [
         sys.executable, "-m", "nerfstudio.scripts.train", *arguments[:1],
         "--data", f"{scene}", "--output-dir", f"{output}", "--experiment-name", name, "--timestamp", device,

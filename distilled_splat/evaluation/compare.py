@@ -170,11 +170,14 @@ def row_of(name: str, scores: Scores, gaussians: int, megabytes: float, seconds:
 
 
 def teachers_of(run: FinishedRun) -> list[Teacher]:
-    """Read a run's teachers and move them into the run's frame.
+    """Return a run's teachers in the run's frame: those that its training has in memory, or read from their files.
 
     Raises:
         ValueError: if a teacher is missing or cannot be read.
     """
+    gallery = getattr(run.model, "gallery", None)
+    if gallery is not None and gallery.is_complete and gallery.paths == run.teachers:
+        return list(gallery.ensemble.teachers)
     for path in run.teachers:
         if not path.expanduser().exists():
             raise ValueError(

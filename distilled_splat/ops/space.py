@@ -93,14 +93,14 @@ class Space:
     def of(cls, gaussians: Gaussians, seed: int = 0) -> Space:
         """Fill the grid with Gaussians. A large Gaussian becomes several points drawn from it."""
         generator = torch.Generator().manual_seed(seed)
-        here = gaussians.to("cpu")
-        scales, opacities = torch.exp(here.log_scales), torch.sigmoid(here.logit_opacities)
+        means, quats = gaussians.means.cpu(), gaussians.quats.cpu()
+        scales, opacities = torch.exp(gaussians.log_scales.cpu()), torch.sigmoid(gaussians.logit_opacities.cpu())
         section = scales.prod(dim=1) / scales.amin(dim=1).clamp_min(1e-20)
-        shrunk = here.means.abs().amax(dim=1).clamp_min(1.0) ** 2
+        shrunk = means.abs().amax(dim=1).clamp_min(1.0) ** 2
         samples = (SAMPLES_PER_CELL * section / (CELL * shrunk) ** 2).ceil().clamp(1, MOST_SAMPLES).nan_to_num(1).long()
-        of = torch.repeat_interleave(torch.arange(len(here)), samples)
+        of = torch.repeat_interleave(torch.arange(len(means)), samples)
         offsets = torch.randn(len(of), 3, generator=generator) * scales[of]
-        points = here.means[of] + turned(here.quats[of], offsets)
+        points = means[of] + turned(quats[of], offsets)
         cells, parts = cell_of(points), 1 / samples[of]
         size = RESOLUTION**3
         # a flat Gaussian shows half of its section, averaged over all directions

@@ -83,3 +83,11 @@ def mass(gaussians: Gaussians) -> Tensor:
     log_scales = gaussians.log_scales
     two_longest = log_scales.sum(dim=1) - log_scales.amin(dim=1)
     return torch.sigmoid(gaussians.logit_opacities) * torch.exp(two_longest)
+
+
+def squared_effects(gaussians: Gaussians) -> Tensor:
+    """Return each Gaussian's squared opacity times the area of its largest section, in world units², [N].
+
+    A view that shows the Gaussian alone changes by a sum of squares in proportion to this if the Gaussian is removed.
+    """
+    return torch.sigmoid(gaussians.logit_opacities) * mass(gaussians)

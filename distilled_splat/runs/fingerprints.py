@@ -26,8 +26,8 @@ NOT_SETTINGS = {
     "load_dir", "load_step", "load_config", "load_checkpoint", "start_paused", "relative_model_dir",
     "steps_per_save", "seconds_per_save", "steps_per_eval_batch", "steps_per_eval_image", "steps_per_eval_all_images",
     "save_only_latest_checkpoint", "num_devices", "num_machines", "machine_rank", "dist_url", "teacher_slots",
-    "device_type", "cache_images", "cache_images_type", "float_cache_megabytes", "label_cache_megabytes",
-    "images_on_gpu", "masks_on_gpu", "max_thread_workers",
+    "write_report", "device_type", "cache_images", "cache_images_type", "float_cache_megabytes",
+    "label_cache_megabytes", "images_on_gpu", "masks_on_gpu", "max_thread_workers",
 }  # fmt: skip
 """Config fields about where and how a run is trained, shown and stored. They do not change the result.
 

@@ -104,10 +104,8 @@ def encode_ply(gaussians: Gaussians) -> bytes:
     """Return a .ply, byte for byte as Inria's trainer writes it, little-endian."""
     values = columns(gaussians)
     rows = np.rec.fromarrays(list(values.values()), dtype=[(name, "<f4") for name in values])
-    with tempfile.TemporaryFile() as file:
-        PlyData([PlyElement.describe(rows, "vertex")], byte_order="<").write(file)
-        file.seek(0)
-        return file.read()
+    header = PlyData([PlyElement.describe(rows, "vertex")], byte_order="<").header
+    return f"{header}\n".encode() + rows.tobytes()
 
 
 def antialiased_ply(content: bytes) -> bytes:

@@ -8,11 +8,16 @@ import torch
 from torch import Tensor
 
 from distilled_splat.ops.composite import over_background, resized, stored
+from distilled_splat.ops.free_memory import release_memory
 from distilled_splat.ops.views import View
 from distilled_splat.teachers.ensemble import TeacherEnsemble, disagreement, mean_depth, mean_image
 
 AGREEMENT = 0.05
 """Standard deviation of the teachers' depths, as a fraction of their mean, at which its weight falls to 1 / e."""
+
+
+LABELS_BETWEEN_RELEASES = 32
+"""Rendering a label leaves unused memory between the labels, about half of their size."""
 
 
 class Label(NamedTuple):
@@ -60,6 +65,8 @@ class PseudoLabels:
             if self.kept_bytes + label.size <= self.budget:
                 self.kept[index] = label
                 self.kept_bytes += label.size
+                if len(self.kept) % LABELS_BETWEEN_RELEASES == 0:
+                    release_memory()
         return label
 
     def forget(self) -> None:

@@ -89,21 +89,21 @@ def choose(weights: Tensor, count: int, sampled: bool) -> Tensor:
     return mask
 
 
-def evened(weights: Tensor, masses: Tensor) -> Tensor:
-    """Return weights by which the same part is kept of what no view shows as of the rest, that of most mass, [N].
+def with_unseen(weights: Tensor, effects: Tensor) -> Tensor:
+    """Return weights in which what no view shows counts as much as what is shown and has the same effect, [N].
 
-    Importance tells nothing of what no view shows. So a Gaussian's weight is its rank among its like, as a part of 1:
-    of those that are shown by their importance, of the others by their mass.
+    Importance says nothing of a Gaussian that no view shows. So its weight is its effect, times the median ratio of
+    weight to effect of those that are shown.
 
     Args:
         weights: importance by removal, [N]; see `ops.importance`.
-        masses: opacity times area, [N].
+        effects: squared opacity times area, [N]: the sum of squared changes if each Gaussian is seen alone.
     """
     shown = weights >= LEAST_EFFECT
-    ranks = torch.empty(len(weights), dtype=torch.float64, device=weights.device)
-    for part, values in ((shown, weights), (~shown, masses)):
-        ranks[part] = (values[part].argsort().argsort().double() + 0.5) / part.sum()
-    return ranks
+    if not bool(shown.any()):
+        return effects
+    ratio = (weights[shown] / effects[shown].clamp_min(torch.finfo(effects.dtype).tiny)).median()
+    return torch.where(shown, weights, effects * ratio)
 
 
 def resize(

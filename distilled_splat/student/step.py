@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from distilled_splat.ops.composite import over_background
+from distilled_splat.ops.free_memory import release_memory
 from distilled_splat.ops.importance import Measure, importance
 from distilled_splat.ops.views import downscaled
-from distilled_splat.ops.voxels import mass
+from distilled_splat.ops.voxels import squared_effects
 from distilled_splat.runs.stages import STAGES
 from distilled_splat.student.curriculum import Curriculum, Lesson
 from distilled_splat.student.labels import PseudoLabels
-from distilled_splat.student.pruning import PruningSchedule, evened, in_turn, resize
+from distilled_splat.student.pruning import PruningSchedule, in_turn, resize, with_unseen
 from distilled_splat.student.structure import Structure, depth_loss
 from distilled_splat.student.trust import LabelTrust
 from distilled_splat.training.model import STEPS_PER_PSNR, PortableSplatfactoModel
@@ -42,7 +43,7 @@ class Teaching:
         pruning: when to prune, and to how many Gaussians.
         importance: how to choose the Gaussians to prune.
         prune_views: the largest number of photos on which a pruning measures importance; None for all.
-        prune_unseen: whether to prune the Gaussians that no view shows first; otherwise see `pruning.evened`.
+        prune_unseen: whether to prune the Gaussians that no view shows first; otherwise see `pruning.with_unseen`.
         prune_sampling: whether the Gaussians to keep are drawn at random.
         lesson: the view of the current step.
     """
@@ -141,8 +142,9 @@ class Teaching:
                 background = student._get_background_color
                 weights = importance(student.gaussians(), views, background, self.importance, antialiased)
                 if not self.prune_unseen:
-                    weights = evened(weights, mass(student.gaussians()))
+                    weights = with_unseen(weights, squared_effects(student.gaussians()))
                 state = student.strategy_state
                 resize(student.gauss_params, student.optimizers, state, weights, count, self.prune_sampling)
+                release_memory()
         if step == self.pruning.last_step:
             student.opacities.data.clamp_(min=LEAST_LOGIT_OPACITY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Optional
 
 import torch
@@ -17,8 +18,8 @@ class TeacherEnsemble:
     """Frozen teachers on one device."""
 
     def __init__(self, teachers: Sequence[Teacher], device: torch.device | str) -> None:
-        self.teachers = tuple(teachers)
-        self.members = tuple(teacher.gaussians.to(device) for teacher in teachers)
+        self.teachers = tuple(replace(teacher, gaussians=teacher.gaussians.to(device)) for teacher in teachers)
+        self.members = tuple(teacher.gaussians for teacher in self.teachers)
 
     @torch.no_grad()
     def renders(self, view: View, depth: bool = False) -> list[Rendered]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Literal, Optional
 
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from distilled_splat.ops.free_memory import release_memory
 from distilled_splat.runs.faults import writing_to
 from distilled_splat.runs.fingerprints import settings_fingerprint
 from distilled_splat.runs.lock import leaving_nothing_if_refused
@@ -37,6 +39,8 @@ class DistilledTrainerConfig(ResumableTrainerConfig):
     teacher_slots: Optional[int] = None
     """Number of teachers to train at a time. By default one on each GPU, or one on a CPU. Several teachers on a CPU
     share its threads."""
+    write_report: bool = True
+    """Write report.html into the run's folder at the end."""
 
     def check(self) -> None:
         """Refuse settings with which the student or its teachers cannot be trained here.
@@ -115,12 +119,19 @@ class DistilledTrainer(ResumableTrainer):
         In this order, a kill between two of these costs only a new report.
         """
         self.progress.stop()
-        model: Any = self.pipeline.model
-        model.teaching.labels.forget()  # gigabytes; the report needs memory, too
-        if self.stopped_by is None:
+        self.ended_at = time.monotonic()
+        self.let_go()
+        if self.stopped_by is None and self.config.write_report:
             self.report()
         super().after_train(step)
         self.progress.ended(self.job, 0)
+
+    def let_go(self) -> None:
+        """Let go of pseudo labels and training photos, which take gigabytes: the report needs memory, too."""
+        model: Any = self.pipeline.model
+        model.teaching.labels.forget()
+        vars(self.pipeline.datamanager).pop("cached_train", None)
+        release_memory()
 
     def report(self) -> None:
         """Write the run's report. If the report fails, the run still counts as finished."""
