@@ -52,6 +52,20 @@ def test_splits_for_size_do_not_break_the_cap() -> None:
     assert len(parameters["means"]) == 12
 
 
+@pytest.mark.parametrize("at_start", [True, False])
+def test_opacities_are_reset_after_the_first_step_only_if_wanted(at_start: bool) -> None:
+    strategy = CappedStrategy(prune_opa=0.005, reset_every=3000, reset_at_start=at_start)
+    for step, is_reset in ((0, at_start), (1, False), (3000, True)):
+        parameters, optimizers, _ = splat(10)
+        means2d = torch.zeros(1, 10, 2, requires_grad=True)
+        means2d.grad = torch.zeros(1, 10, 2)
+        info = {"means2d": means2d, "radii": torch.ones(1, 10), "width": 8, "height": 8, "n_cameras": 1}
+        state = strategy.initialize_state(scene_scale=1.0)
+        strategy.step_post_backward(parameters, optimizers, state, step, info)
+        opacities = torch.sigmoid(parameters["opacities"].detach())
+        assert torch.allclose(opacities, torch.full_like(opacities, 0.01 if is_reset else 0.9526), atol=1e-3)
+
+
 @pytest.mark.parametrize("absgrad", [False, True])
 @pytest.mark.parametrize("until", [0, 4000])
 def test_statistics_are_gsplats(absgrad: bool, until: int) -> None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 import torch
+from exports import cloud, write_ply
 from PIL import Image
 from refusals import refusal
 from tiny import prepared, tiny_config, tiny_student
 
 from distilled_splat.methods import splatfacto_teacher
 from distilled_splat.teachers.reading import read_teacher
-from distilled_splat.training.memory import available_bytes, check_memory, gaussian_bytes
+from distilled_splat.training.memory import available_bytes, check_memory, gaussian_bytes, photo_bytes
 
 
 def test_a_gaussian_has_59_numbers_and_training_keeps_four_of_each(teachers: tuple[Path, ...]) -> None:
@@ -41,16 +45,50 @@ def test_what_fits_is_told_and_what_does_not_is_refused(capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("needs", "first", "missing"),
     [
-        ({"photos": 3, "Gaussians": 2}, "--pipeline.datamanager.cache-images disk", "teachers"),
-        ({"photos": 2, "Gaussians": 3, "teachers": 1}, "--pipeline.model.max-gaussians", "label-cache"),
-        ({"Gaussians": 2, "teachers": 3}, "--pipeline.model.teachers", "photos"),
+        ({"photos": 3, "Gaussians": 2}, "photos read from disk (--pipeline.datamanager.cache-images disk)", "teachers"),
+        ({"photos": 2, "Gaussians": 3, "teachers": 1}, "fewer points in the capture", "label-cache"),
+        ({"Gaussians": 2, "teachers": 3}, "smaller or fewer teachers (--pipeline.model.teachers)", "photos"),
     ],
 )
 def test_a_refusal_names_the_option_that_helps_most(needs: dict[str, int], first: str, missing: str) -> None:
     with pytest.raises(ValueError, match="To save memory, the most effective first: ") as refused:
         check_memory(needs, 1)
     sentence = str(refused.value)
-    assert sentence.partition("(--")[2].startswith(first.removeprefix("--")) and missing not in sentence
+    assert sentence.partition("effective first: ")[2].startswith(first) and missing not in sentence
+
+
+def test_the_way_to_fewer_gaussians_is_one_that_helps(scene: Path, tmp_path: Path, teachers: tuple[Path, ...]) -> None:
+    teacher = prepared(tiny_config(splatfacto_teacher, scene, tmp_path / "a", max_gaussians=5000)).pipeline.model
+    assert "max-gaussians" in teacher.fewer_gaussians(400) and "max-gaussians" not in teacher.fewer_gaussians(6000)
+    student = prepared(tiny_student(scene, tmp_path / "b", teachers)).pipeline.model
+    assert "smaller standard teacher" in student.fewer_gaussians(400)
+
+
+@pytest.mark.parametrize(("mode", "values"), [("RGB", 3), ("RGBA", 4), ("L", 3)])
+def test_photos_with_alpha_need_a_third_more(mode: str, values: int, tmp_path: Path) -> None:
+    Image.new(mode, (20, 10)).save(tmp_path / "photo.png")
+    cameras = SimpleNamespace(width=torch.tensor([[20], [20]]), height=torch.tensor([[10], [10]]))
+    parsed = SimpleNamespace(image_filenames=[tmp_path / "photo.png"] * 2)
+    dataset = SimpleNamespace(cameras=cameras, _dataparser_outputs=parsed)
+    config = SimpleNamespace(cache_images_type="uint8", float_cache_megabytes=1000)
+    assert photo_bytes(dataset, config) == 2 * 200 * values
+    assert photo_bytes(dataset, config, as_floats=True) == 2 * 200 * values * 4
+    assert photo_bytes(dataset, config, pinned=True) == 2 * 1024  # 600 or 800 bytes each
+
+
+def test_a_student_that_starts_with_a_smaller_splat_needs_less(
+    scene: Path, tmp_path: Path, teachers: tuple[Path, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    big = tmp_path / "big.ply"
+    write_ply(big, cloud(60_000))
+
+    def gigabytes(**options: Any) -> float:
+        capsys.readouterr()
+        prepared(tiny_student(scene, tmp_path / str(len(options)), (big,), min_teacher_psnr=0.5, **options))
+        told = " ".join(capsys.readouterr().out.split())
+        return float(re.findall(r"Gaussians (\d\.\d\d), teachers", told)[-1])
+
+    assert gigabytes(num_gaussians=100) == 0.06 and gigabytes(num_gaussians=100, start_with=teachers[0]) == 0.0
 
 
 def test_labels_are_kept_up_to_half_of_what_is_free(

@@ -17,6 +17,15 @@ class CappedStrategy(DefaultStrategy):
     """gsplat's DefaultStrategy with at most `max_gaussians` after each step; None: no limit."""
 
     max_gaussians: Optional[int] = None
+    reset_at_start: bool = True
+    """Whether gsplat resets the opacities after the first step, too: step 0 is a multiple of `reset_every`."""
+
+    def step_post_backward(
+        self, params: Any, optimizers: Any, state: dict[str, Any], step: int, info: dict[str, Any], packed: bool = False
+    ) -> None:
+        """Densify, prune and reset as gsplat does."""
+        if step > 0 or self.reset_at_start:
+            super().step_post_backward(params, optimizers, state, step, info, packed)
 
     def _update_state(self, params: Any, state: dict[str, Any], info: dict[str, Any], packed: bool = False) -> None:
         means2d = info[self.key_for_gradient]

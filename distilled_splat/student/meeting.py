@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from distilled_splat.ops.views import view_of
+from distilled_splat.splat.gaussians import Gaussians
 from distilled_splat.student.curriculum import Curriculum
 from distilled_splat.student.labels import PseudoLabels
 from distilled_splat.student.pruning import PruningSchedule, prune_steps
@@ -21,7 +23,9 @@ from distilled_splat.teachers.reading import Teacher, read_teacher
 from distilled_splat.training.memory import DEPTH_BYTES_PER_PIXEL, LABEL_BYTES_PER_PIXEL, gaussian_bytes, pixels
 
 
-def meet_teachers(student: Any, datamanager: Any, steps: int, resumed: bool = False) -> tuple[Teaching, TeacherFrame]:
+def meet_teachers(
+    student: Any, datamanager: Any, steps: int, resumed: bool = False
+) -> tuple[Teaching, TeacherFrame, Gaussians]:
     """Read and check the teachers, and set up what they teach.
 
     Args:
@@ -31,7 +35,8 @@ def meet_teachers(student: Any, datamanager: Any, steps: int, resumed: bool = Fa
         resumed: whether a checkpoint of the student is loaded.
 
     Returns:
-        What the student uses while it trains, and the frame of the exported teachers.
+        What the student uses while it trains, the frame of the exported teachers, and the Gaussians that a student
+        starts with that does not start from points.
 
     Raises:
         SystemExit: if a teacher cannot be read or does not fit the data, or the memory is too small.
@@ -39,7 +44,9 @@ def meet_teachers(student: Any, datamanager: Any, steps: int, resumed: bool = Fa
     config, device = student.config, student.device
     try:
         teachers = [read_teacher(path) for path in config.teachers]
-        budget = label_budget(student, datamanager, teachers, resumed)
+        start = None if config.start_with is None else read_start(config.start_with)
+        first = standard_of(teachers).gaussians if start is None else start
+        budget = label_budget(student, datamanager, teachers, len(first), resumed)
         least = config.min_teacher_psnr
         teachers, frame, measured = brought_in(teachers, datamanager, config.teacher_frame, least, device)
         check_teachers(teachers, datamanager, least, device, measured)
@@ -78,11 +85,30 @@ def meet_teachers(student: Any, datamanager: Any, steps: int, resumed: bool = Fa
         prune_unseen=config.prune_unseen,
         prune_sampling=config.prune_sampling,
     )
-    return teaching, frame
+    return teaching, frame, standard.gaussians if start is None else start
 
 
-def label_budget(student: Any, datamanager: Any, teachers: Sequence[Teacher], resumed: bool = False) -> int:
+def read_start(path: Path) -> Gaussians:
+    """Read the splat that a student starts with instead of a teacher.
+
+    Raises:
+        ValueError: if it cannot be read; the message names the option.
+    """
+    try:
+        return read_teacher(path).gaussians
+    except ValueError as error:
+        raise ValueError(f"--pipeline.model.start-with: {error}") from None
+
+
+def label_budget(student: Any, datamanager: Any, teachers: Sequence[Teacher], first: int, resumed: bool = False) -> int:
     """Compute how much memory pseudo labels may take, after teachers, photos and the Gaussians at the start.
+
+    Args:
+        student: the model.
+        datamanager: where the photos are.
+        teachers: the teachers.
+        first: number of Gaussians that a student starts with that does not start from points.
+        resumed: whether a checkpoint of the student is loaded.
 
     Returns:
         The bytes that pseudo labels may take: `label_cache_megabytes`, or half of what is left if that is less.
@@ -93,7 +119,7 @@ def label_budget(student: Any, datamanager: Any, teachers: Sequence[Teacher], re
     config = student.config
     starts_with = student.num_points
     if config.start_from == "teacher" and not resumed:
-        starts_with = max(starts_with, len(standard_of(teachers).gaussians))
+        starts_with = max(starts_with, first)
     teacher_bytes = sum(gaussian_bytes(len(item.gaussians), item.gaussians.sh_degree) for item in teachers)
     left = student.check_memory(datamanager, starts_with, resumed, teachers=teacher_bytes)
     budget = int(min(config.label_cache_megabytes * 1e6, left / 2))

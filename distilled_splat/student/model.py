@@ -15,14 +15,11 @@ from distilled_splat.ops.heat import error_picture
 from distilled_splat.ops.importance import Measure
 from distilled_splat.ops.losses import psnr
 from distilled_splat.ops.views import View, downscaled, view_of
-from distilled_splat.splat.gaussians import Gaussians
 from distilled_splat.splat.ply import ply_megabytes
 from distilled_splat.student.gallery import Gallery
 from distilled_splat.student.meeting import meet_teachers
 from distilled_splat.student.viewer import StudentControls
-from distilled_splat.teachers.ensemble import TeacherEnsemble, standard_of
 from distilled_splat.teachers.fit import TeacherFrame
-from distilled_splat.teachers.reading import read_teacher
 from distilled_splat.training.data_frame import DATA_FRAME
 from distilled_splat.training.model import GAUSSIAN_PARAMETERS, PortableSplatfactoModel, PortableSplatfactoModelConfig
 from distilled_splat.training.schedule import reach
@@ -183,6 +180,9 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
         return None
 
 
+FEWER_AT_THE_START = "a smaller standard teacher, from which the student starts"
+
+
 class DistilledModel(PortableSplatfactoModel):
     """The student. It needs its teachers only while it trains; its checkpoint does not contain them."""
 
@@ -197,6 +197,10 @@ class DistilledModel(PortableSplatfactoModel):
         # nerfstudio's viewer finds its elements among the model's attributes
         self.viewer_panel, self.viewer_connection = self.controls.panel, self.controls.connection
         self.viewer_export = self.controls.button
+
+    def fewer_gaussians(self, count: int) -> str:
+        """Return how to train fewer Gaussians at a time."""
+        return super().fewer_gaussians(count) if self.config.start_from == "points" else FEWER_AT_THE_START
 
     def rates_on(self, cameras: Cameras) -> dict[str, float]:
         """Scale the centres' learning rate to the size of the capture; splatfacto's is for size 1 (see `reach`).
@@ -220,25 +224,21 @@ class DistilledModel(PortableSplatfactoModel):
         """Read the teachers, and copy the standard one's Gaussians if the student starts from it."""
         config, steps = self.config, trainer.config.max_num_iterations
         resumed = trainer._start_step > 0
-        self.teaching, config.teacher_frame = meet_teachers(self, trainer.pipeline.datamanager, steps, resumed)
-        ensemble = self.teaching.labels.ensemble
-        self.gallery.meet(ensemble)
+        datamanager = trainer.pipeline.datamanager
+        self.teaching, config.teacher_frame, first = meet_teachers(self, datamanager, steps, resumed)
+        self.gallery.meet(self.teaching.labels.ensemble)
         self.controls.target = self.teaching.pruning.target
         if not resumed and config.start_from == "teacher":
-            self.set_gaussians(self.first_gaussians(ensemble).to_splatfacto(config.sh_degree))
+            self.set_gaussians(first.to_splatfacto(config.sh_degree))
 
-    def first_gaussians(self, ensemble: TeacherEnsemble) -> Gaussians:
-        """Return what a student starts with that does not start from points.
+    def training_state(self) -> dict[str, Any]:
+        """Add how much the labels count."""
+        return {**super().training_state(), "trust": self.teaching.trust.state()}
 
-        Raises:
-            SystemExit: if it cannot be read.
-        """
-        if self.config.start_with is None:
-            return standard_of(ensemble.teachers).gaussians
-        try:
-            return read_teacher(self.config.start_with).gaussians
-        except ValueError as error:
-            raise SystemExit(f"--pipeline.model.start-with: {error}") from None
+    def restore_training_state(self, state: dict[str, Any]) -> None:
+        """Take over what `training_state` returned."""
+        super().restore_training_state(state)
+        self.teaching.trust.restore(state["trust"], self.device)
 
     def active_sh_degree(self) -> int:
         """Return all degrees from the first step for a student that starts from a teacher."""

@@ -9,6 +9,8 @@ import psutil
 import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from distilled_splat.training.photos import header_of
+
 COPIES_IN_TRAINING = 4
 """Copies of each parameter of a Gaussian: itself, its gradient, and Adam's two moments."""
 COPIES_IN_CHECKPOINT = 3
@@ -19,10 +21,10 @@ DEPTH_BYTES_PER_PIXEL = 4
 """With the depth loss a pseudo label also has depth and belief in 16 bits each."""
 REMEDIES = {
     "photos": "photos read from disk (--pipeline.datamanager.cache-images disk)",
-    "Gaussians": "fewer Gaussians (--pipeline.model.max-gaussians)",
+    "Gaussians": "fewer points in the capture",
     "teachers": "smaller or fewer teachers (--pipeline.model.teachers)",
 }
-"""Ways to save memory, with their options."""
+"""Ways to save memory, by what takes it."""
 
 
 def kept_as_floats(values: int, config: Any) -> bool:
@@ -30,8 +32,14 @@ def kept_as_floats(values: int, config: Any) -> bool:
     return 4 * values <= config.float_cache_megabytes * 1e6
 
 
+def channels(dataset: Any) -> int:
+    """Return the values per pixel of a dataset's first photo: four with an alpha channel, otherwise three."""
+    photos = dataset._dataparser_outputs.image_filenames
+    return 4 if photos and header_of(photos[0])[1] == "RGBA" else 3
+
+
 def photo_bytes(dataset: Any, config: Any, as_floats: bool = False, pinned: bool = False) -> int:
-    """Return the bytes of a dataset's photos in the cache of a PortableDatamanagerConfig, with three values per pixel.
+    """Return the bytes of a dataset's photos in the cache of a PortableDatamanagerConfig.
 
     Args:
         dataset: nerfstudio's dataset.
@@ -39,12 +47,12 @@ def photo_bytes(dataset: Any, config: Any, as_floats: bool = False, pinned: bool
         as_floats: whether they are kept as floats if they fit (see `kept_as_floats`).
         pinned: whether they are in pinned memory, where torch rounds the bytes of each photo up to a power of two.
     """
-    values = 3 * pixels(dataset)
+    values = channels(dataset) * pixels(dataset)
     floats = config.cache_images_type == "float32" or (as_floats and kept_as_floats(values, config))
     bytes_per_value = 4 if floats else 1
     if pinned:
         cameras = dataset.cameras
-        sizes = 3 * bytes_per_value * cameras.width.long() * cameras.height.long()
+        sizes = channels(dataset) * bytes_per_value * cameras.width.long() * cameras.height.long()
         return sum(1 << (size - 1).bit_length() for size in sizes.flatten().tolist())
     return values * bytes_per_value
 
@@ -90,13 +98,16 @@ def available_bytes(device: torch.device | str) -> int:
     return psutil.virtual_memory().available
 
 
-def check_memory(needs: Mapping[str, int], available: int, on_gpu: bool = False) -> int:
+def check_memory(
+    needs: Mapping[str, int], available: int, on_gpu: bool = False, remedies: Mapping[str, str] = REMEDIES
+) -> int:
     """Print the least memory of a training, and refuse the training if less is free.
 
     Args:
         needs: bytes by their use: photos, Gaussians, teachers.
         available: free bytes.
         on_gpu: whether this is a GPU's memory, or the computer's.
+        remedies: how to save memory, by the same uses.
 
     Returns:
         The bytes that are left.
@@ -110,7 +121,7 @@ def check_memory(needs: Mapping[str, int], available: int, on_gpu: bool = False)
     estimate = f"at least {total / 1e9:.2f} GB of {kind} ({parts}), and {available / 1e9:.2f} GB are free"
     if total > available:
         largest_first = sorted(filter(needs.get, needs), key=lambda name: -needs[name])
-        remedies = "; ".join(REMEDIES[name] for name in largest_first)
-        raise ValueError(f"This run needs {estimate}. To save memory, the most effective first: {remedies}.")
+        words = "; ".join(remedies[name] for name in largest_first)
+        raise ValueError(f"This run needs {estimate}. To save memory, the most effective first: {words}.")
     CONSOLE.print(f"This run needs {estimate}.")
     return available - total

@@ -24,6 +24,7 @@ from distilled_splat.training.lpips import LazyLpips, nothing_downloaded
 from distilled_splat.training.memory import (
     COPIES_IN_CHECKPOINT,
     COPIES_IN_TRAINING,
+    REMEDIES,
     available_bytes,
     check_memory,
     gaussian_bytes,
@@ -49,7 +50,10 @@ class PortableSplatfactoModelConfig(SplatfactoModelConfig):
     reset_alpha_every: int = 30
     """While the splat is densified, reset its opacities every this many times refine-every steps: every 3000 steps.
     This interval does not scale with the run, because recovery takes as long in a short run. A run of 6000 steps or
-    fewer has no reset."""
+    fewer has no reset but that at the start."""
+    reset_at_start: bool = True
+    """Reset the opacities after the first step, as gsplat does: to twice cull-alpha-thresh. This is good for random
+    first Gaussians, and bad for a good point cloud."""
     schedule_length: int = 30000
     """Length of the run that the step numbers here refer to. A run with another --max-num-iterations scales them in
     proportion. Set this to --max-num-iterations to use them as written."""
@@ -110,6 +114,7 @@ class PortableSplatfactoModel(SplatfactoModel):
         pause = min(self.num_train_data + config.refine_every, reset_every // 2)
         return CappedStrategy(
             max_gaussians=config.max_gaussians,
+            reset_at_start=config.reset_at_start,
             prune_opa=config.cull_alpha_thresh,
             grow_grad2d=config.densify_grad_thresh,
             grow_scale3d=config.densify_size_thresh,
@@ -171,12 +176,18 @@ class PortableSplatfactoModel(SplatfactoModel):
             check_memory({"photos": photos}, available_bytes("cpu"))
         elif photos:
             needs = {"photos": photos, **needs}
-        return check_memory(needs, available_bytes(self.device) + loaded, self.device.type != "cpu")
+        remedies = {**REMEDIES, "Gaussians": self.fewer_gaussians(count)}
+        return check_memory(needs, available_bytes(self.device) + loaded, self.device.type != "cpu", remedies)
 
     def gaussian_bytes(self, count: int) -> int:
         """Return what training takes for so many Gaussians, or for the most that there may be."""
         count = max(count, self.config.max_gaussians or 0)
         return gaussian_bytes(count, self.config.sh_degree, COPIES_IN_TRAINING)
+
+    def fewer_gaussians(self, count: int) -> str:
+        """Return how to train fewer Gaussians than `count`, or than the most that there may be."""
+        limited = (self.config.max_gaussians or 0) > count
+        return "fewer Gaussians (--pipeline.model.max-gaussians)" if limited else REMEDIES["Gaussians"]
 
     def rates_on(self, cameras: Cameras) -> dict[str, float]:
         """Return factors for the learning rates of parameter groups, for a capture with these cameras."""
@@ -207,6 +218,15 @@ class PortableSplatfactoModel(SplatfactoModel):
         return super(SplatfactoModel, self).load_state_dict(
             {key: value for key, value in dict.items() if key in known}, **kwargs
         )
+
+    def training_state(self) -> dict[str, Any]:
+        """Return what the model has gathered over many steps: the statistics of densification."""
+        return {"strategy": {name: value for name, value in self.strategy_state.items() if value is not None}}
+
+    def restore_training_state(self, state: dict[str, Any]) -> None:
+        """Take over what `training_state` returned."""
+        for name, value in state["strategy"].items():
+            self.strategy_state[name] = value.to(self.device).clone() if isinstance(value, Tensor) else value
 
     def active_sh_degree(self) -> int:
         """Return the current degree of spherical harmonics: rising in training, full otherwise."""

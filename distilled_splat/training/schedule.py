@@ -36,12 +36,12 @@ def multiply_rates(optimizers: dict[str, Any], factors: dict[str, float]) -> Non
 def scaled_to_run(config: TrainerConfig) -> TrainerConfig:
     """Return a copy of a training config whose step numbers fit its `max_num_iterations`.
 
-    The step numbers of our model configs (`model.step_fields`, `model.interval_fields`) and of the learning-rate
-    schedulers refer to a run of `model.schedule_length` steps. In a run of another length they are scaled in
-    proportion, so that densification, degrees of spherical harmonics, resolution steps and learning-rate decay keep
-    their place in the run. Two intervals are exceptions. That of densification has a minimum
-    (`model.min_refine_every`): gradients are averaged over it, and an average over fewer views selects Gaussians at
-    random. That of opacity resets is not scaled: a splat needs equally many steps to recover in short and long runs.
+    The step numbers of our model configs (`model.step_fields`) and of the learning-rate schedulers refer to a run of
+    `model.schedule_length` steps. In a run of another length they are scaled in proportion, so that densification,
+    degrees of spherical harmonics, resolution steps and learning-rate decay keep their place in the run. Two
+    intervals are exceptions. That of densification has a minimum (`model.min_refine_every`): gradients are averaged
+    over it, and an average over fewer views selects Gaussians at random. That of opacity resets is not scaled: a splat
+    needs equally many steps to recover in short and long runs.
 
     With Adam a parameter moves by about its learning rate in every step. Centres, rotations and the harmonics above
     degree 0 have small learning rates; in a short run they would hardly leave their start. There their learning rates
