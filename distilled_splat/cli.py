@@ -262,6 +262,10 @@ def main() -> None:
         command.run()
     except ValueError as error:
         raise SystemExit(str(error)) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise SystemExit(f"{error.filename} cannot be read or written ({error.strerror}).") from None
     except KeyboardInterrupt:
         print("Stopped by Ctrl-C.", file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None

@@ -132,6 +132,22 @@ def test_views_found_once_serve_other_sizes_and_other_lengths(big: Path, tmp_pat
     assert "Reusing the views" not in shrink(*words, "--num-gaussians", 100, "--iterations", 20, "--seed", 1)
 
 
+def test_work_with_other_settings_is_kept(big: Path, tmp_path: Path) -> None:
+    words = (big, "--output", tmp_path / "small.ply", "--num-gaussians", 200, "--views", 8, "--iterations", 20)
+    shrink(*words, "--keep-work")
+    (kept,) = (tmp_path / ".small.ply.work").iterdir()
+    files = sorted(kept.rglob("*"))
+    cameras = tmp_path / "cameras.json"
+    cameras.write_text("[]")
+    shrink(*words, "--cameras", cameras, code=1)  # refused
+    output = shrink(*words, "--seed", 1)  # done, and its own work removed
+    assert "work with other settings stays" in " ".join(output.split())
+    assert sorted(kept.rglob("*")) == files and list(kept.parent.iterdir()) == [kept]
+    report = tmp_path / "report.html"
+    shrink(*words, "--report", report)  # the training is finished; only the report is new
+    assert "<html" in report.read_text() and not kept.parent.exists()
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -142,6 +158,9 @@ def test_views_found_once_serve_other_sizes_and_other_lengths(big: Path, tmp_pat
         (("{big}", "--num-gaussians", "100000"), "give a smaller size"),
         (("{big}", "--target-mb", "1e-9"), "too small for a single Gaussian"),
         (("{big}", "--cameras", "nowhere.json"), "nowhere.json"),
+        (("{big}", "--preview", "views.txt"), "is not a picture"),
+        (("{big}", "--report", "{big}/report.html"), "cannot be written"),
+        (("{big}", "--json", "{folder}"), "is a folder"),
         (("{one}",), "asks for 1 Gaussians, but the splat has only 1"),
         (("{faint}",), "is invisible"),
     ],
@@ -153,6 +172,7 @@ def test_what_cannot_be_shrunk_is_one_sentence(
     faint.logit_opacities.fill_(-9.0)
     names = {
         "big": big,
+        "folder": tmp_path,
         "one": write(tmp_path / "one.ply", solid(50)[torch.tensor([0])]),
         "faint": write(tmp_path / "faint.ply", faint),
     }

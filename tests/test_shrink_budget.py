@@ -118,7 +118,7 @@ def test_a_choice_is_made_once(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), soft_wrap=True)
     job = Shrinking((tmp_path / "big.ply",), tmp_path / "small.ply", FORMATS["ply"], 3, console)
     job.began, job.beginning = time.time(), 1.0  # not those of the tests' own process
-    views = invented_views(job.here, 30, 0)
+    views = invented_views(job.original, 30, 0)
     first = job.choice(tmp_path, views, [200], 60.0)
     assert first.iterations > FEWEST_STEPS and first.views == len(views.train)
     assert read_record(tmp_path)["choices"] == {"60 minutes for [200]": [first.views, first.iterations]}

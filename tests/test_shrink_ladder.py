@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from solids import solid, sphere
+from solids import sphere
+from tiny import prepared, tiny_student
 
 from distilled_splat.shrink.refit import Plan
 from distilled_splat.splat.formats import FORMATS
-from distilled_splat.student.model import DistilledModel, DistilledModelConfig
-from distilled_splat.teachers.ensemble import TeacherEnsemble
-from distilled_splat.teachers.reading import Teacher
+from distilled_splat.teachers.reading import read_teacher
 
 
 def plan_of(*counts: int, iterations: int = 100) -> Plan:
@@ -36,19 +34,16 @@ def test_what_was_trained_otherwise_is_another_run() -> None:
     assert plan_of(500, 200).run_of(200) == plan_of(500, 200, 80).run_of(200)
 
 
-def test_a_student_starts_with_what_it_is_given(tmp_path: Path) -> None:
-    teacher = Teacher(tmp_path / "teacher.ply", solid(200), False, None, {})
-    ensemble = TeacherEnsemble([teacher], "cpu")
-
-    def start(path: Path | None) -> torch.Tensor:
-        student = SimpleNamespace(config=DistilledModelConfig(start_with=path))
-        return DistilledModel.first_gaussians(student, ensemble).means  # type: ignore[arg-type]
+def test_a_student_starts_with_what_it_is_given(scene: Path, teachers: tuple[Path, ...], tmp_path: Path) -> None:
+    def start(name: str, path: Path | None) -> torch.Tensor:
+        trainer = prepared(tiny_student(scene, tmp_path / name, teachers, start_with=path))
+        return trainer.pipeline.model.means.detach()
 
     (tmp_path / "other.ply").write_bytes(FORMATS["ply"].encode(sphere(70)))
-    assert torch.equal(start(None), teacher.gaussians.means)
-    assert torch.equal(start(tmp_path / "other.ply"), sphere(70).means)
+    assert torch.equal(start("a", None), read_teacher(teachers[0]).gaussians.means)
+    assert torch.equal(start("b", tmp_path / "other.ply"), sphere(70).means)
     (tmp_path / "damaged.ply").write_bytes(b"ply")
     for name in ("missing.ply", "damaged.ply"):
         with pytest.raises(SystemExit, match=name) as refused:
-            start(tmp_path / name)
+            start("c", tmp_path / name)
         assert str(refused.value).startswith("--pipeline.model.start-with: ")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -84,7 +83,8 @@ class ShrinkBench:
         folder = self.output / f"{scene}-{run.folder.name}"
         big = folder / "big.ply"
         if not big.exists():
-            write_bytes(big, FORMATS["ply"].encode(original))
+            antialiased = run.model.config.rasterize_mode == "antialiased"
+            write_bytes(big, FORMATS["ply"].file_of(original, antialiased))
         measure = Measure(run, original)
         results = [{"scene": scene, "row": ORIGINAL, "fraction": None, "seconds": 0.0, **measure.photos(original)}]
         for fraction in self.fractions:
@@ -124,8 +124,8 @@ class ShrinkBench:
             kept(importance(here, views, lambda: torch.rand(3, device=run.model.device), antialiased=antialiased), path)
 
         def shrunk(path: Path, *more: str) -> None:
-            command("distilled_splat", "shrink", str(big), "--output", str(path), "--num-gaussians", str(count),
-                    "--iterations", str(self.iterations), *more)  # fmt: skip
+            command(path.with_suffix(".log"), "distilled_splat", "shrink", str(big), "--output", str(path),
+                    "--num-gaussians", str(count), "--iterations", str(self.iterations), *more)  # fmt: skip
 
         def merged(path: Path, option: str) -> None:
             part = path.with_name(f"part-{path.name}")
@@ -151,11 +151,12 @@ class ShrinkBench:
 
         data = Path(run.datamanager.config.data)
         command(
-            "nerfstudio.scripts.train", "distilled-splatfacto", "--data", str(data),
+            path.with_suffix(".log"), "nerfstudio.scripts.train", "distilled-splatfacto", "--data", str(data),
             "--output-dir", str(path.parent / "runs"), "--timestamp", path.stem, "--vis", "tensorboard",
             "--max-num-iterations", str(self.iterations),
             "--steps-per-eval-image", "1000000", "--steps-per-eval-all-images", "1000000",
             "--pipeline.model.num-gaussians", str(count), "--pipeline.model.teachers", str(run.folder),
+            "--pipeline.model.rasterize-mode", run.model.config.rasterize_mode,
             *dataparser_words(data),
         )  # fmt: skip
         student = path.parent / "runs" / data.name / "distilled-splatfacto" / path.stem
@@ -222,12 +223,20 @@ class Measure:
         }
 
 
-def command(module: str, *arguments: str) -> None:
-    """Run a Python module in a process of its own, without showing its output."""
-    from distilled_splat.ops.gpu_memory import release_gpu_memory
+def command(log: Path, module: str, *arguments: str) -> None:
+    """Run a Python module in a process of its own, with its output in a log.
 
-    release_gpu_memory()
-    succeed([sys.executable, "-m", module, *arguments])
+    Raises:
+        SystemExit: with the end of its output, if the command fails.
+    """
+    from distilled_splat.jobs.command import last_words, run_job
+    from distilled_splat.jobs.graph import Job
+    from distilled_splat.ops.free_memory import release_memory
+
+    release_memory()
+    job = Job(module, ("-m", module, *arguments), log, lambda: False)
+    if run_job(job) != 0:
+        raise SystemExit(f"{' '.join(job.argv)} failed: {last_words(job)}")
 
 
 def succeed(words: Sequence[str]) -> None:

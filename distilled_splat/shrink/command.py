@@ -9,6 +9,9 @@ from typing import Annotated, Optional
 
 import tyro
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+"""Endings of the pictures that `--preview` writes."""
+
 
 @dataclass
 class Shrink:
@@ -58,7 +61,7 @@ class Shrink:
         """
         from rich.console import Console
 
-        from distilled_splat.runs.files import write_json
+        from distilled_splat.runs.files import check_writable, write_json
         from distilled_splat.shrink.measure import print_rows
         from distilled_splat.shrink.shrinking import Shrinking
         from distilled_splat.shrink.sizes import counts_of
@@ -80,13 +83,18 @@ class Shrink:
         for path in self.splats:
             if path.expanduser().absolute() == self.output.expanduser().absolute():
                 raise ValueError(f"--output {self.output} would overwrite the splat: give another name.")
+        if self.preview is not None and self.preview.suffix.lower() not in PICTURES:
+            raise ValueError(f"--preview {self.preview} is not a picture: end it with {', '.join(PICTURES)}.")
+        for file in (self.output, self.preview, self.report, self.json):
+            if file is not None:
+                check_writable(file)
 
         console = Console(soft_wrap=True, highlight=False)
         job = Shrinking(self.splats, self.output, form, self.sh_degree, console)
         nothing = not (self.keep_fraction or self.num_gaussians or self.target_mb)
         fractions = (0.1,) if nothing else self.keep_fraction
         counts = counts_of(
-            job.teachers[0].gaussians, fractions, self.num_gaussians, self.target_mb, form, job.sh_degree
+            job.frame.out_of(job.original), fractions, self.num_gaussians, self.target_mb, form, job.sh_degree
         )
         rows, views = job.run(
             counts,

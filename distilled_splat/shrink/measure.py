@@ -58,6 +58,12 @@ def compared(
     )  # fmt: skip
 
 
+def closeness(gaussians: Gaussians, original: Gaussians, views: Sequence[View], antialiased: bool) -> float:
+    """Return the mean PSNR between a splat's pictures and the original's, in dB; holds two pictures at a time."""
+    values = [psnr(*(pictures(splat, [view], antialiased)[0] for splat in (gaussians, original))) for view in views]
+    return sum(values) / len(values)
+
+
 def print_rows(rows: Sequence[Row], views: int, console: Console) -> None:
     """Print the rows as a table."""
     table = Table("", "Gaussians", "MB", "PSNR, dB", "SSIM", title=f"Compared with the original at {views} other views")

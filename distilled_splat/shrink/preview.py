@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from distilled_splat.ops.render import render
-from distilled_splat.ops.views import View
+from distilled_splat.ops.views import View, resized
 from distilled_splat.runs.files import write_beside
 from distilled_splat.splat.gaussians import Gaussians
 
@@ -45,9 +45,7 @@ def write_preview(path: Path, gaussians: Gaussians, views: Sequence[View], up: t
 
 def picture(gaussians: Gaussians, view: View) -> Image.Image:
     """Render a view at the width of a tile."""
-    factor = TILE / view.width
-    K = torch.cat((view.K[:2] * factor, view.K[2:]))
-    small = View(view.viewmat, K, TILE, max(round(view.height * factor), 1))
+    small = resized(view, TILE, max(round(view.height * TILE / view.width), 1))
     with torch.no_grad():
         shown = render(gaussians, small).over(torch.full((3,), 0.5, device=gaussians.means.device))
     return Image.fromarray((255 * shown).to("cpu", torch.uint8).numpy())

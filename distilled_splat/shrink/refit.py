@@ -75,6 +75,7 @@ class Plan:
             "--pipeline.model.rasterize-mode", "antialiased" if self.antialiased else "classic",
             "--pipeline.model.teacher-frame", "nerfstudio", "--pipeline.model.prune-unseen", "False",
             "--pipeline.model.max-teacher-disagreement", "0",  # the photos are the splats' own renders
+            "--write-report", "False",  # `shrinking` writes the one that is asked for
             *start, "--pipeline.model.teachers", *map(str, self.splats), *DATAPARSER,
         )  # fmt: skip
         run = self.run_of(count)

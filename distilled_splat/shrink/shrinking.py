@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
 
-from distilled_splat.ops.gpu_memory import release_gpu_memory
-from distilled_splat.ops.importance import importance
+from distilled_splat.evaluation.report import write_report
+from distilled_splat.ops.free_memory import release_memory
 from distilled_splat.runs.faults import writing_to
-from distilled_splat.runs.files import write_beside, write_bytes, write_json
+from distilled_splat.runs.files import write_bytes, write_json
 from distilled_splat.runs.fingerprints import digest
 from distilled_splat.runs.lock import lock_run
 from distilled_splat.runs.record import RECORD_NAME, read_record
@@ -26,19 +26,22 @@ from distilled_splat.shrink.budget import Choice, TooLittleTime, choose_work, me
 from distilled_splat.shrink.capture import write_capture
 from distilled_splat.shrink.given_cameras import read_cameras
 from distilled_splat.shrink.kept_views import VIEWS_NAME, read_views, write_views
-from distilled_splat.shrink.measure import Row, compared, pictures
+from distilled_splat.shrink.measure import Row, closeness, compared, pictures
 from distilled_splat.shrink.preview import write_preview
 from distilled_splat.shrink.refit import Plan, refit
+from distilled_splat.shrink.selection import Selection, select, some
 from distilled_splat.shrink.unit_frame import UnitFrame
 from distilled_splat.shrink.viewpoints import Views, given_views, invented_views
 from distilled_splat.splat.formats import FORMATS, Format, with_degree
 from distilled_splat.splat.gaussians import Gaussians
-from distilled_splat.student.pruning import choose
 from distilled_splat.teachers.ensemble import TeacherEnsemble
 from distilled_splat.teachers.reading import Teacher, read_teacher
 
-RECIPE = 3
+RECIPE = 4
 """Version of the procedure. Work from another version is started again."""
+NEEDS_NO_REFIT = 40.0
+"""From this PSNR to the original, in dB, the most important Gaussians are written as they are. A refit of a selection
+that is as close as this takes it further away (docs/shrink.md)."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,13 @@ class Shrunk:
         path: path of the file.
         gaussians: its Gaussians, in the unit frame.
         megabytes: its size, in 10^6 bytes.
+        is_trained: whether it comes from a refit.
     """
 
     path: Path
     gaussians: Gaussians
     megabytes: float
+    is_trained: bool
 
 
 def read_splats(paths: Sequence[Path]) -> list[Teacher]:
@@ -84,14 +89,16 @@ class Shrinking:
             ValueError: if a splat cannot be read, or shows nothing.
         """
         self.output, self.form, self.console = output, form, console
-        self.teachers = read_splats(paths)
-        splats = [teacher.gaussians for teacher in self.teachers]
+        self.paths = tuple(paths)
+        teachers = read_splats(paths)
+        splats = [teacher.gaussians for teacher in teachers]
         self.sh_degree = min(sh_degree, splats[0].sh_degree, form.highest_degree)
-        self.antialiased = self.teachers[0].antialiased
+        self.antialiased = teachers[0].antialiased
         self.frame = UnitFrame.of(splats)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.splats = [self.frame.into(splat) for splat in splats]
-        self.here = self.splats[0].to(self.device)
+        self.teachers = [
+            replace(teacher, gaussians=self.frame.into(teacher.gaussians).to(self.device)) for teacher in teachers
+        ]
         self.began = process_start()
         self.beginning = time.time() - self.began
 
@@ -131,32 +138,43 @@ class Shrinking:
                 views = self.views(work, cameras, num_views, seed)
                 self.console.print(f"{views.words}; {len(views.test)} more for measuring.")
                 if preview is not None:
-                    write_preview(preview, self.here, [*views.train, *views.test], views.up)
+                    write_preview(preview, self.original, [*views.train, *views.test], views.up)
                     self.console.print(f"Picture of the views: {preview}")
                 if minutes is not None:
                     choice = self.choice(work, views, counts, minutes)
                     views, iterations = views.fewer(choice.views), choice.iterations
-                plan = self.prepare(work, views, counts, iterations, seed)
-            self.here = self.here.to("cpu")  # the refit needs the GPU's memory
-            release_gpu_memory()
-            refit(plan)
+                selections = select(self.original, views.train, counts, self.sh_degree, self.antialiased)
+                refitted = [count for count in counts if selections[count].psnr < NEEDS_NO_REFIT]
+                plan = self.prepare(work, views, refitted, iterations, seed)
+            self.teachers = []  # the refit needs the memory, and reads the splats itself
+            release_memory()
+            if refitted:
+                refit(plan)
+            original = self.frame.into(read_teacher(self.paths[0]).gaussians).to(self.device)
             with writing_to(self.output.parent):
-                written = [self.write(plan, count, several=len(counts) > 1) for count in counts]
-                for file in written:
-                    self.console.print(f"Written: {file.path}")
+                written = [
+                    self.write(plan, original, count, selections[count], views, several=len(counts) > 1)
+                    for count in counts
+                ]
                 if report is not None:
-                    page = plan.run_of(counts[-1]) / "report.html"
-                    write_beside(report, lambda temporary: shutil.copyfile(page, temporary))
-            rows = self.measured(written, views)
+                    self.report(plan.run_of(counts[-1]), written[-1], report)
+            rows = self.measured(original, selections, written, views)
         except ValueError:
             if not (work / VIEWS_NAME).exists():
-                shutil.rmtree(work.parent, ignore_errors=True)  # without views there is no work to resume
+                remove_work(work)  # without views there is no work to resume
             raise
         finally:
             lock.release(force=True)
         if not keep_work:
-            shutil.rmtree(work.parent, ignore_errors=True)
+            remove_work(work)
+            if work.parent.exists():
+                self.console.print(f"Interrupted or kept work with other settings stays in {work.parent}.")
         return rows, len(views.test)
+
+    @property
+    def original(self) -> Gaussians:
+        """The splat to shrink, in the unit frame."""
+        return self.teachers[0].gaussians
 
     def name_of_work(self, cameras: Optional[Path], num_views: int, seed: int) -> str:
         """Return a folder name from everything that the capture depends on. Work in a folder of this name is resumed.
@@ -175,7 +193,8 @@ class Shrinking:
         if kept is not None:
             self.console.print("Reusing the views of the interrupted command.")
             return kept
-        found = given_views(cameras, self.here, self.frame) if cameras else invented_views(self.here, num_views, seed)
+        splat = self.original
+        found = given_views(cameras, splat, self.frame) if cameras else invented_views(splat, num_views, seed)
         write_views(work / VIEWS_NAME, found)
         return found
 
@@ -188,7 +207,7 @@ class Shrinking:
         record, name = work / RECORD_NAME, f"{minutes:g} minutes for {counts}"
         choices = read_record(work).get("choices", {})
         if name not in choices:
-            paces = measure_paces(self.here, views.train, counts[-1], self.beginning)
+            paces = measure_paces(self.original, views.train, counts[-1], self.beginning)
             try:
                 choice = choose_work(paces, 60 * minutes - (time.time() - self.began), counts, len(views.train))
             except TooLittleTime as error:
@@ -207,11 +226,11 @@ class Shrinking:
     def prepare(self, work: Path, views: Views, counts: Sequence[int], iterations: int, seed: int) -> Plan:
         """Write the splats in their unit frame, and the capture of their renders, unless they exist."""
         capture = work / f"capture-{len(views.train)}"
-        paths = tuple(work / f"splat-{number}.ply" for number in range(1, len(self.splats) + 1))
-        if not capture.exists():
+        paths = tuple(work / f"splat-{number}.ply" for number in range(1, len(self.teachers) + 1))
+        if counts and not capture.exists():
             teachers = [
-                Teacher(path, with_degree(splat, self.sh_degree), teacher.antialiased, None, {})
-                for path, splat, teacher in zip(paths, self.splats, self.teachers)
+                Teacher(path, with_degree(teacher.gaussians, self.sh_degree), teacher.antialiased, None, {})
+                for path, teacher in zip(paths, self.teachers)
             ]
             for teacher in teachers:
                 write_bytes(teacher.path, FORMATS["ply"].file_of(teacher.gaussians, teacher.antialiased))
@@ -226,32 +245,51 @@ class Shrinking:
         runs = work / "runs"
         return Plan(capture, paths, tuple(counts), runs, iterations, self.sh_degree, self.antialiased, kind, 42 + seed)
 
-    def write(self, plan: Plan, count: int, several: bool) -> Shrunk:
-        """Write the file of one size, in the splat's own units."""
-        small = with_degree(read_teacher(plan.run_of(count)).gaussians, self.sh_degree)
+    def write(
+        self, plan: Plan, original: Gaussians, count: int, selection: Selection, views: Views, several: bool
+    ) -> Shrunk:
+        """Write the file of one size, in the splat's own units: the refit, or the selection if that is closer."""
+        small, is_trained = with_degree(original[selection.rows], self.sh_degree), False
+        if count in plan.counts:
+            trained = with_degree(read_teacher(plan.run_of(count)).gaussians, self.sh_degree).to(self.device)
+            if closeness(trained, original, some(views.train), self.antialiased) > selection.psnr:
+                small, is_trained = trained, True
         ending = self.form.ending
         stem = self.output.name.removesuffix(ending)
         path = self.output.with_name(f"{stem}-{count}{ending}") if several else self.output
         content = self.form.file_of(self.frame.out_of(small), self.antialiased)
         write_bytes(path, content)
-        return Shrunk(path, small, len(content) / 1e6)
+        alone = f" (its {count} most important Gaussians, not refitted: {selection.psnr:.1f} dB to the original)"
+        note = "" if is_trained else alone
+        self.console.print(f"Written: {path}{note}")
+        return Shrunk(path, small, len(content) / 1e6, is_trained)
 
-    def measured(self, files: Sequence[Shrunk], views: Views) -> list[Row]:
+    def report(self, run: Path, file: Shrunk, path: Path) -> None:
+        """Write the report of a result's training, if it was trained."""
+        if file.is_trained:
+            write_report(run / "config.yml", output=path, perceptual_of=())
+        else:
+            self.console.print(f"{path} is not written: a report shows a training, and {file.path} was not trained.")
+
+    def measured(
+        self, original: Gaussians, selections: Mapping[int, Selection], files: Sequence[Shrunk], views: Views
+    ) -> list[Row]:
         """Compare each file, and the most important Gaussians without a refit, with the original."""
-        self.here = self.here.to(self.device)
-        true = pictures(self.here, views.test, self.antialiased)
-        rows = [Row("the original", len(self.here), None)]
-
-        def background() -> Tensor:
-            return torch.rand(3, device=self.device)
-
-        weights = importance(self.here, views.train, background, antialiased=self.antialiased)
+        true = pictures(original, views.test, self.antialiased)
+        rows = [Row("the original", len(original), None)]
         for file in files:
             count = len(file.gaussians)
-            chosen = self.here[choose(weights, count, sampled=False)]
+            chosen = original[selections[count].rows]
             for name, splat, megabytes in (
                 (f"{count} most important, no refit", chosen, None), (file.path.name, file.gaussians, file.megabytes)
             ):  # fmt: skip
-                shown = pictures(splat.to(self.device), views.test, self.antialiased)
+                shown = pictures(splat, views.test, self.antialiased)
                 rows.append(compared(name, shown, true, count, megabytes))
         return rows
+
+
+def remove_work(work: Path) -> None:
+    """Remove a work folder, and the folder around it unless it holds work of the same output with other settings."""
+    shutil.rmtree(work, ignore_errors=True)
+    with suppress(OSError):
+        work.parent.rmdir()

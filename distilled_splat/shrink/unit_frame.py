@@ -36,14 +36,14 @@ class UnitFrame:
         Raises:
             ValueError: if no Gaussian is visible.
         """
-        seen = [splat[torch.sigmoid(splat.logit_opacities) > FAINTEST].to("cpu") for splat in splats]
-        means = torch.cat([splat.means for splat in seen]).double()
+        seen = [torch.sigmoid(splat.logit_opacities) > FAINTEST for splat in splats]
+        means = torch.cat([splat.means[mask].cpu() for splat, mask in zip(splats, seen)]).double()
         if len(means) == 0:
             raise ValueError("This splat is invisible: the opacities of all its Gaussians are below 1/255.")
         ordered = means.sort(dim=0).values
         last = len(ordered) - 1
         low, high = ordered[round(OUTSIDE * last)], ordered[last - round(OUTSIDE * last)]
-        longest = torch.cat([splat.log_scales.amax(dim=1) for splat in seen]).double()
+        longest = torch.cat([splat.log_scales[mask].amax(dim=1).cpu() for splat, mask in zip(splats, seen)]).double()
         # the size of the Gaussians matters for a single Gaussian, or for many in one place
         size = max(float((high - low).max()) / 2, 3 * math.exp(float(longest.median())))
         return cls((low + high) / 2, size)
