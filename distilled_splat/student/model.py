@@ -97,8 +97,8 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     take turns: each measures on other photos, spread evenly over the capture. This saves time with big teachers and
     hundreds of photos, and costs a little quality; see docs/speed.md."""
     prune_unseen: bool = True
-    """Prune the Gaussians that no training view shows first. False keeps the same fraction of them as of the others,
-    those of most mass, for a splat that is also looked at from elsewhere."""
+    """Prune the Gaussians that no training view shows first. False counts each of them like a shown one of the same
+    opacity and size, for a splat that is also looked at from elsewhere."""
     prune_sampling: bool = False
     """Draw the Gaussians to keep with probability proportional to importance, instead of taking the most important."""
     label_cache_megabytes: float = 4096
