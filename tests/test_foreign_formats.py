@@ -69,7 +69,7 @@ def test_the_flag_of_a_spz_reaches_the_teacher(tmp_path: Path, version: int) -> 
 
 def test_a_spz_of_version_4_without_a_decoder_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "zstandard", None)
-    with pytest.raises(ValueError, match=r"its decoder is not installed: pip install 'distilled-splat\[export\]'"):
+    with pytest.raises(ValueError, match=r'its decoder is not installed: pip install "distilled-splat\[export\]"'):
         read(tmp_path, "splat.spz", spz(version=4))
 
 

@@ -202,7 +202,8 @@ def test_photos_stay_files_by_themselves_where_memory_is_short(
 
 def test_pinned_photos_take_the_next_power_of_two() -> None:
     sizes = torch.tensor([[64], [100]]), torch.tensor([[64], [10]])
-    dataset = SimpleNamespace(cameras=SimpleNamespace(width=sizes[0], height=sizes[1]))
+    parsed = SimpleNamespace(image_filenames=[])
+    dataset = SimpleNamespace(cameras=SimpleNamespace(width=sizes[0], height=sizes[1]), _dataparser_outputs=parsed)
     config = SimpleNamespace(cache_images_type="uint8", float_cache_megabytes=0)
     assert photo_bytes(dataset, config) == 3 * 64 * 64 + 3 * 100 * 10
     assert photo_bytes(dataset, config, pinned=True) == 16384 + 4096

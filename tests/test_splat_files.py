@@ -290,7 +290,7 @@ def test_a_missing_library_is_one_sentence_with_the_name_of_the_extra(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, str(FORMATS[kind].library), None)
-    with pytest.raises(ValueError, match=r"not installed: pip install 'distilled-splat\[export\]'\.$"):
+    with pytest.raises(ValueError, match=r'not installed: pip install "distilled-splat\[export\]"\.$'):
         FORMATS[kind].encode(some_gaussians(degree=0))
 
 

@@ -127,10 +127,9 @@ class DistilledTrainer(ResumableTrainer):
         self.progress.ended(self.job, 0)
 
     def let_go(self) -> None:
-        """Let go of pseudo labels and training photos, which take gigabytes: the report needs memory, too."""
+        """Let go of the pseudo labels, which take gigabytes: the report needs memory, too."""
         model: Any = self.pipeline.model
         model.teaching.labels.forget()
-        vars(self.pipeline.datamanager).pop("cached_train", None)
         release_memory()
 
     def report(self) -> None:
