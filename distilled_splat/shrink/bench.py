@@ -82,10 +82,9 @@ class ShrinkBench:
         scene = Path(run.record.get("data", run.config.get_base_dir().parent.parent)).name
         folder = self.output / f"{scene}-{run.folder.name}"
         big = folder / "big.ply"
-        if not big.exists():
-            antialiased = run.model.config.rasterize_mode == "antialiased"
-            write_bytes(big, FORMATS["ply"].file_of(original, antialiased))
         measure = Measure(run, original)
+        if not big.exists():
+            write_bytes(big, FORMATS["ply"].file_of(original, measure.antialiased))
         results = [{"scene": scene, "row": ORIGINAL, "fraction": None, "seconds": 0.0, **measure.photos(original)}]
         for fraction in self.fractions:
             count = max(round(fraction * len(original)), 1)

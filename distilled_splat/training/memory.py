@@ -47,12 +47,13 @@ def photo_bytes(dataset: Any, config: Any, as_floats: bool = False, pinned: bool
         as_floats: whether they are kept as floats if they fit (see `kept_as_floats`).
         pinned: whether they are in pinned memory, where torch rounds the bytes of each photo up to a power of two.
     """
-    values = channels(dataset) * pixels(dataset)
+    per_pixel = channels(dataset)
+    values = per_pixel * pixels(dataset)
     floats = config.cache_images_type == "float32" or (as_floats and kept_as_floats(values, config))
     bytes_per_value = 4 if floats else 1
     if pinned:
         cameras = dataset.cameras
-        sizes = channels(dataset) * bytes_per_value * cameras.width.long() * cameras.height.long()
+        sizes = per_pixel * bytes_per_value * cameras.width.long() * cameras.height.long()
         return sum(1 << (size - 1).bit_length() for size in sizes.flatten().tolist())
     return values * bytes_per_value
 

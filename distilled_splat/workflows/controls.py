@@ -35,6 +35,7 @@ from distilled_splat.workflows.control_kinds import (
 )
 from distilled_splat.workflows.controls_report import write_report
 from distilled_splat.workflows.few_photos import thinned
+from distilled_splat.workflows.scene_names import check_names
 
 
 @dataclass
@@ -92,10 +93,7 @@ class QualityBench:
             ValueError: if a scene's folder has no transforms file, two scenes have one name, or --every holds a number
                 below 1.
         """
-        names = [scene.resolve().name for scene in self.data]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"Two scenes have the name {name!r}: give each once, in folders with different names.")
+        check_names(self.data)
         for scene in self.data:
             if not any((scene / name).is_file() for name in ("transforms.json", "transforms_train.json")):
                 raise ValueError(f"{scene} is not a capture: it has no transforms.json and no transforms_train.json.")

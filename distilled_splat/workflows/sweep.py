@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import tyro
 
+from distilled_splat.workflows.scene_names import check_names
+
 if TYPE_CHECKING:  # nerfstudio takes seconds to import; other subcommands do without it
     from distilled_splat.jobs.graph import Schedule
     from distilled_splat.workflows.distill import DistilledTrainerConfig
@@ -103,10 +105,7 @@ class Sweep:
         Raises:
             ValueError: with one sentence on the first fault found.
         """
-        names = [scene.resolve().name for scene in self.data]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"Two scenes have the name {name!r}: give each once, in folders with different names.")
+        check_names(self.data)
         if len(set(self.fractions)) < len(self.fractions):
             raise ValueError(f"--fractions {' '.join(map(str, self.fractions))} repeats a size: give each once.")
         if self.iterations < 1 or self.cpus < 1 or self.gpus <= 0 or self.retries < 0:
