@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from distilled_splat.cpu import buffers
+from distilled_splat.cpu import buffers, threads
 from distilled_splat.cpu.quota import allowed_processors
 from distilled_splat.cpu.threads import num_threads, parallel_ranges
 
@@ -121,9 +121,9 @@ def test_threads_keep_to_the_quota() -> None:
         "from distilled_splat.cpu.threads import num_threads; print(num_threads())"
     )
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    for variables, threads in (({}, "1"), ({"OMP_NUM_THREADS": "5"}, "5")):
+    for variables, count in (({}, "1"), ({"OMP_NUM_THREADS": "5"}, "5")):
         done = subprocess.run([sys.executable, "-c", code], env={**environment, **variables}, capture_output=True)
-        assert done.stdout.decode().split() == [threads], done.stderr
+        assert done.stdout.decode().split() == [count], done.stderr
 
 
 def test_memory_is_used_again_only_when_nobody_holds_it() -> None:
@@ -170,3 +170,30 @@ def test_memory_that_nobody_asks_for_is_let_go() -> None:
         buffers.empty((100_000 * (1 + i % 7),), np.uint8)
         buffers.empty((1_000_000 + 4_000 * i,), np.uint8)
     assert max(block.size for block in buffers._blocks.values()) < 50_000_000
+
+
+def test_workers_end_before_the_interpreter() -> None:
+    words = """
+import time
+from distilled_splat.cpu import threads
+
+def kernel(start, stop):
+    time.sleep(0.5)
+    print("finished", flush=True)
+
+threads._NUM_THREADS = 2
+threads._pool.submit(threads._Job(kernel, [(0, 1)], ()), 1)
+"""
+    ended = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "finished\n", "")
+
+
+def test_a_finished_job_keeps_nothing_alive() -> None:
+    jobs: list[threads._Job] = []
+    submit, threads._pool.submit = threads._pool.submit, lambda job, helpers: jobs.append(job)  # type: ignore[method-assign]
+    try:
+        parallel_ranges(lambda start, stop, array: None, 8, np.zeros(3), chunks=4)
+    finally:
+        threads._pool.submit = submit  # type: ignore[method-assign]
+    (job,) = jobs
+    assert job.args == ()

@@ -2,11 +2,13 @@
 
 Numba's own parallel layers abort when two Python threads call them, or kill a forked child. This pool is made on
 first use, is forgotten in a forked child, and any number of Python threads may use it at once: a caller always works on
-its own ranges itself, so that it never waits for a worker which has not started.
+its own ranges itself, so that it never waits for a worker which has not started. The workers end before the interpreter
+does: a thread that frees a tensor, or comes back from a kernel, while Python shuts down aborts the process.
 """
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import threading
@@ -71,6 +73,7 @@ class _Job:
 
     def wait(self) -> None:
         self._finished.wait()
+        self.args = ()  # a worker that comes late finds no range, and keeps nothing alive
         if self.error is not None:
             raise self.error
 
@@ -80,22 +83,36 @@ class _Pool:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._jobs: Optional[SimpleQueue[_Job]] = None
+        self._jobs: SimpleQueue[Optional[_Job]] = SimpleQueue()
+        self._workers: list[threading.Thread] = []
+        self._closed = False
 
     def submit(self, job: _Job, helpers: int) -> None:
-        """Ask for `helpers` workers on a job."""
+        """Ask for `helpers` workers on a job. A closed pool has none: the caller works alone."""
         with self._lock:
-            if self._jobs is None:
-                self._jobs = SimpleQueue()
+            if self._closed:
+                return
+            if not self._workers:
                 for _ in range(num_threads() - 1):
-                    threading.Thread(target=self._serve, args=(self._jobs,), daemon=True).start()
-        for _ in range(helpers):
-            self._jobs.put(job)
+                    worker = threading.Thread(target=self._serve, daemon=True)
+                    worker.start()
+                    self._workers.append(worker)
+            for _ in range(helpers):
+                self._jobs.put(job)
 
-    @staticmethod
-    def _serve(jobs: SimpleQueue[_Job]) -> None:
-        while True:
-            jobs.get().work()
+    def _serve(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job.work()
+            del job  # not kept while this worker waits for the next one
+
+    def close(self) -> None:
+        """Let the workers finish what they are at, and end them."""
+        with self._lock:
+            self._closed = True
+        for _ in self._workers:
+            self._jobs.put(None)
+        for worker in self._workers:
+            worker.join()
 
 
 _pool = _Pool()
@@ -109,6 +126,7 @@ def _forget_pool() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_pool)
+atexit.register(lambda: _pool.close())
 
 
 def parallel_ranges(kernel: Kernel, count: int, *args: Any, chunks: Optional[int] = None) -> None:

@@ -177,6 +177,9 @@ class Page:
 
     def stop(self) -> None:
         """Stop the server and all rendering."""
-        for screen in list(self.screens.values()):
+        screens = list(self.screens.values())
+        for screen in screens:
             screen.end()
+        for screen in screens:
+            screen.join()
         self.server.stop()

@@ -16,6 +16,8 @@ AT_ONCE = 0.06
 """Target time to render a picture while the camera moves, in seconds."""
 LOWEST = 96
 """Height in pixels of the smallest picture."""
+LONGEST = 10.0
+"""Seconds to wait for the last picture when the program ends."""
 LARGER = 2.0
 """Growth of the height from one still picture to the next. A visitor who moves again waits for at most one picture."""
 
@@ -53,6 +55,10 @@ class Screen:
         with self.news:
             self.ended = True
             self.news.notify_all()
+
+    def join(self) -> None:
+        """Wait for the end of the last picture. A thread that renders while Python shuts down aborts the process."""
+        self.thread.join(LONGEST)
 
     def run(self) -> None:
         """Render until `end` is called."""
