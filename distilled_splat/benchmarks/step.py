@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Optional
 from rich.console import Console
 from rich.table import Table
 
+from distilled_splat.benchmarks.variants import Code, comparison_table, measure_variant, variants_of
+
 if TYPE_CHECKING:  # numba and nerfstudio take seconds to import; other subcommands do without them
     from distilled_splat.benchmarks.rasterizer import Measurement
     from distilled_splat.benchmarks.step_times import AtOneSize, StepTimes
@@ -34,9 +36,42 @@ class StepBench:
     """Also time each training step with splatfacto's own loss and Adam."""
     training: bool = True
     """Also time whole training steps."""
+    threads: tuple[int, ...] = ()
+    """Compare these numbers of threads, each in a process of its own. By default one per processor."""
+    code: tuple[Code, ...] = ()
+    """Compare kernels that are compiled for these processors: native (this one), avx2 (x86-64 without AVX-512, as in
+    most laptops), generic (any). The first time, each takes a minute to compile."""
 
     def run(self) -> None:
-        """Measure, print the tables, and write the JSON file if it is wanted."""
+        """Measure, print the tables, and write the JSON file if it is wanted.
+
+        Raises:
+            ValueError: if threads or code cannot be compared here.
+        """
+        if self.threads or self.code:
+            self.compare_variants()
+        else:
+            self.measure()
+
+    def compare_variants(self) -> None:
+        """Measure with every number of threads and every code, and print one table."""
+        from distilled_splat.ops.processor import num_threads
+
+        variants = variants_of(self.code or ("native",), self.threads or (num_threads(),))
+        arguments = ["--repeats", f"{self.repeats}", "--rounds", f"{self.rounds}"]
+        arguments += ["--training" if self.training else "--no-training"]
+        arguments += [] if self.data is None else ["--data", str(self.data.expanduser())]
+        arguments += [] if self.compare is None else ["--compare", self.compare]
+        found = [(variant, measure_variant(variant, arguments)) for variant in variants]
+        console = Console()
+        console.width = max(console.width, 140)
+        console.print(comparison_table(found))
+        if self.json is not None:
+            content = [{"code": variant.code, **figures} for variant, figures in found]
+            self.json.write_text(json.dumps(content, indent=2) + "\n")
+
+    def measure(self) -> None:
+        """Measure in this process."""
         from distilled_splat.benchmarks.rasterizer import SIZES, measure
         from distilled_splat.benchmarks.step_times import exponents, side_by_side
         from distilled_splat.benchmarks.training import training_steps
