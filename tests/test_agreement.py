@@ -151,7 +151,7 @@ def test_a_missing_teacher_is_refused_by_its_path(scene: Path, tmp_path: Path) -
         ({"prune_times": 0}, "prune-times 0 must be at least 1"),
         ({"prune_start": 20000}, "prune-start"),
         ({"prune_stop": 30000}, "must be within the run"),
-        ({"start_from": "points"}, "would grow again"),
+        ({"start_from": "points", "stop_split_at": 24000}, "stop-split-at 24000: the last pruning, at step 30000"),
         ({"use_bilateral_grid": True}, "use-bilateral-grid"),
         ({"camera_optimizer": CameraOptimizerConfig(mode="SO3xR3")}, "camera-optimizer"),
         ({"virtual_fraction": 1.0}, "--pipeline.model.virtual-fraction 1.0"),

@@ -13,6 +13,7 @@ from scenes import splat_and_view
 
 from distilled_splat.ops.importance import importance
 from distilled_splat.splat.gaussians import SH_DEGREE_0
+from distilled_splat.student.model import DistilledModelConfig
 from distilled_splat.student.pruning import PruningSchedule, choose, count_after_pruning, in_turn, prune_steps, resize
 
 COLUMNS: dict[str, tuple[int, ...]] = {
@@ -144,3 +145,18 @@ def test_a_schedule_prunes_when_it_is_due_and_ends_at_its_target() -> None:
             counts.append((step, found))
             count = found
     assert counts == [(100, 50_000), (200, 25_000), (300, 12_500), (400, 6250)]
+
+
+@pytest.mark.parametrize(
+    ("options", "span"),
+    [
+        ({}, (0, 6000)),
+        ({"start_from": "points"}, (15000, 21000)),
+        ({"start_from": "points", "stop_split_at": 12000, "prune_start": 12000, "prune_stop": 21000}, (12000, 21000)),
+        ({"start_from": "points", "stop_split_at": 3000, "prune_start": 4000}, (4000, 6000)),
+        ({"start_from": "points", "stop_split_at": 0}, (0, 6000)),
+    ],
+)
+def test_a_student_is_pruned_when_it_has_stopped_growing(options: dict[str, Any], span: tuple[int, int]) -> None:
+    config = DistilledModelConfig(**options)
+    assert config.pruning_span() == span and config.fault() is None

@@ -269,7 +269,7 @@ def test_a_students_centres_move_in_proportion_to_the_capture(scene: Path, tmp_p
         output = tmp_path / f"{scale}"
         teacher = tiny_teacher(scene, output, parser=parser).base_dir
         for start in ("teacher", "points"):
-            options = {"start_from": start, "stop_split_at": 3000, "prune_start": 3000}
+            options = {"start_from": start, "stop_split_at": 3000}
             trainer = prepared(tiny_student(scene, output / start, (teacher,), 30, parser=parser, **options))
             groups = trainer.optimizers.optimizers
             first = {name: groups[name].param_groups[0]["lr"] for name in GAUSSIAN_PARAMETERS}

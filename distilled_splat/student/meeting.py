@@ -77,9 +77,7 @@ def meet_teachers(
         lambda_kd=config.lambda_kd,
         structure=structure,
         lambda_depth=config.lambda_depth,
-        pruning=PruningSchedule(
-            prune_steps(config.prune_times, config.prune_start, config.prune_stop), target, last_step=steps - 1
-        ),
+        pruning=PruningSchedule(prune_steps(config.prune_times, *config.pruning_span()), target, last_step=steps - 1),
         importance=config.prune_importance,
         prune_views=config.prune_views,
         prune_unseen=config.prune_unseen,

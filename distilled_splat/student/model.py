@@ -84,7 +84,8 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
     structure_every: int = 100
     """Steps between two applications of the structural loss by histograms; 500 in the paper; 0 turns it off."""
     prune_start: int = 0
-    """Step of the first pruning."""
+    """Step of the first pruning. If a student that starts from points would still grow then, all prunings are later, by
+    as many steps as the first one has to wait."""
     prune_stop: int = 6000
     """Step of the last pruning, after which the student has its final size."""
     prune_times: int = 8
@@ -125,6 +126,11 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
             powers["means"] = 0.5
         return {name: power + self.lr_boost for name, power in powers.items()}
 
+    def pruning_span(self) -> tuple[int, int]:
+        """Return the steps of the first and of the last pruning; a student from points first stops growing."""
+        wait = max(self.stop_split_at - self.prune_start, 0) if self.start_from == "points" else 0
+        return self.prune_start + wait, self.prune_stop + wait
+
     def check(self) -> None:
         """Refuse settings that cannot work, before any time is spent.
 
@@ -146,14 +152,12 @@ class DistilledModelConfig(PortableSplatfactoModelConfig):
             return f"--pipeline.model.prune-times {self.prune_times} must be at least 1"
         if self.prune_views is not None and self.prune_views < 1:
             return f"--pipeline.model.prune-views {self.prune_views} must be at least 1"
-        if self.prune_stop >= self.schedule_length:
+        last = self.pruning_span()[1]
+        if last >= self.schedule_length:
+            growth = f" and stop-split-at {self.stop_split_at}" if last > self.prune_stop else ""
             return (
-                f"--pipeline.model.prune-stop {self.prune_stop} must be within the run ({self.schedule_length} steps)"
-            )
-        if self.start_from == "points" and self.stop_split_at > self.prune_start:
-            return (
-                f"--pipeline.model.stop-split-at {self.stop_split_at} must not be after prune-start "
-                f"{self.prune_start}, or the student would grow again"
+                f"--pipeline.model.prune-stop {self.prune_stop}{growth}: the last pruning, at step {last}, must be "
+                f"within the run ({self.schedule_length} steps)"
             )
         if not self.prune_unseen and (self.prune_sampling or self.prune_importance != "removal"):
             return "--pipeline.model.prune-unseen False needs prune-importance removal, and prune-sampling must be off"
