@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Any, Literal
 
 from rich.table import Table
 
@@ -27,7 +27,6 @@ ENVIRONMENTS: dict[Code, dict[str, str]] = {
     },
     "generic": {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""},
 }
-WHOLE = "whole step"
 
 
 @dataclass(frozen=True)
@@ -90,40 +89,41 @@ def measure_variant(variant: Variant, arguments: Sequence[str]) -> dict[str, Any
         return json.loads(path.read_text())
 
 
-def rows_of(figures: dict[str, Any]) -> dict[str, float]:
+def rows_of(figures: dict[str, Any]) -> dict[tuple[str, str], float]:
     """Return the milliseconds of the rasterizer's stages and of whole training steps, by scene and stage."""
     rows = {}
     for scene in figures["scenes"]:
-        size = f"{scene['gaussians']:,} at {scene['width']}x{scene['height']}"
-        rows.update({f"{size}: {stage}": time for stage, time in scene["milliseconds"].items()})
+        size = f"random, {scene['gaussians']:,} at {scene['width']}x{scene['height']}"
+        rows.update({(size, stage): time for stage, time in scene["milliseconds"].items()})
     for step in figures["training"]:
         size = f"{step['scene']}, {step['gaussians']:,} at {step['width']}x{step['height']}"
         kind = "plain" if step["kind"] == "ours" else step["kind"]
-        rows[f"{size}: {WHOLE}, {kind}"] = step["milliseconds"][WHOLE]
+        rows[size, f"whole step, {kind}"] = step["milliseconds"]["whole step"]
     return rows
 
 
 def comparison_table(found: Sequence[tuple[Variant, dict[str, Any]]]) -> Table:
-    """Return a table with a column for each variant, and the efficiency of its threads.
+    """Return a table with a column for each variant. Each cell has the milliseconds, and the efficiency in brackets.
 
-    The efficiency is the time of the smallest number of threads, divided by the time of this variant and by how many
-    times more threads it has.
+    The efficiency is the time with the fewest threads, divided by the time of this variant and by how many times more
+    threads it has.
     """
-    first = found[0][1]
-    table = Table("milliseconds", title=f"{first['processor']}")
-    columns: list[tuple[dict[str, float], Optional[tuple[dict[str, float], float]]]] = []
+    rows = {variant: rows_of(figures) for variant, figures in found}
+    table = Table("", title=f"{found[0][1]['processor']}, milliseconds (efficiency of the threads)")
     for variant, figures in found:
-        fewest, base = min(((v.threads, f) for v, f in found if v.code == variant.code), key=lambda pair: pair[0])
-        more = variant.threads / fewest
-        table.add_column(f"{variant.title}\n{figures['lanes']} lanes", justify="right")
-        if more > 1:
-            table.add_column("efficiency", justify="right")
-        columns.append((rows_of(figures), (rows_of(base), more) if more > 1 else None))
-    for name in columns[0][0]:
+        table.add_column(f"{variant.title}\n{figures['lanes']} lanes", justify="right", no_wrap=True)
+    last = ""
+    for size, stage in sorted(rows[found[0][0]], key=lambda row: row[0]):
+        if size != last:
+            table.add_section()
+            table.add_row(f"[bold]{size}")
+            last = size
         cells = []
-        for rows, compared in columns:
-            cells.append(f"{rows[name]:.2f}")
-            if compared is not None:
-                cells.append(f"{compared[0][name] / (rows[name] * compared[1]):.0%}")
-        table.add_row(name, *cells)
+        for variant in rows:
+            time = rows[variant][size, stage]
+            fewest = min((other for other in rows if other.code == variant.code), key=lambda other: other.threads)
+            more = variant.threads / fewest.threads
+            efficiency = f" ({rows[fewest][size, stage] / (time * more):.0%})" if more > 1 else ""
+            cells.append(f"{time:.1f}{efficiency}")
+        table.add_row(stage, *cells)
     return table
