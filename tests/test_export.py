@@ -155,7 +155,7 @@ def test_a_run_that_was_moved_is_exported_where_it_is(teachers: tuple[Path, ...]
 
 @pytest.mark.usefixtures("libraries")
 def test_an_antialiased_run_is_measured_as_each_file_says(scene: Path, tmp_path: Path) -> None:
-    """A .ply and a .spz have a place for it: of the others viewers know no better than to render them plainly."""
+    """A .splat has no place for it, so viewers know no better than to render it plainly."""
     run = tiny_teacher(scene, tmp_path / "run", iterations=12, rasterize_mode="antialiased").base_dir
     files = export(run / "config.yml", tmp_path, ("splat", "ply", "spz"), 4, "nerfstudio", measure=True)
     modes = [read_splat(file.path).antialiased for file in files]

@@ -16,7 +16,7 @@ from solids import moved_to, solid
 
 from distilled_splat.shrink.bench import table
 from distilled_splat.shrink.bench_plot import plot
-from distilled_splat.shrink.sizes import counts_of
+from distilled_splat.shrink.sizes import sizes_of
 from distilled_splat.splat.files import read_splat
 from distilled_splat.splat.formats import FORMATS
 from distilled_splat.splat.gaussians import Gaussians
@@ -186,9 +186,9 @@ def test_what_cannot_be_shrunk_is_one_sentence(
 
 def test_sizes_are_the_largest_first_and_each_once() -> None:
     original = solid(600)
-    assert counts_of(original, (0.1, 0.5), (20, round(0.5 * len(original))), (), FORMATS["ply"], 1) == [
-        round(0.5 * len(original)), round(0.1 * len(original)), 20,
-    ]  # fmt: skip
+    sizes = sizes_of(original, (0.1, 0.5), (20, round(0.5 * len(original))), (), FORMATS["ply"], 1)
+    assert list(sizes) == [round(0.5 * len(original)), round(0.1 * len(original)), 20]
+    assert set(sizes.values()) == {None}
 
 
 @pytest.mark.parametrize("kind", ["ply", "compressed-ply", "spz", "sog", "splat", "glb"])
@@ -197,9 +197,27 @@ def test_a_file_of_a_size_in_megabytes_is_no_larger(kind: str) -> None:
     if form.library is not None:
         pytest.importorskip(form.library)
     for megabytes in (0.05, 0.1):
-        (count,) = counts_of(original, (), (), (megabytes,), form, min(form.highest_degree, 1))
+        ((count, limit),) = sizes_of(original, (), (), (megabytes,), form, min(form.highest_degree, 1)).items()
+        assert limit == megabytes
         few = original[torch.randperm(len(original), generator=torch.Generator().manual_seed(1))[:count]]
-        assert 0.8 * megabytes < len(form.encode(few)) / 1e6 <= megabytes
+        assert 0.7 * megabytes < len(form.encode(few)) / 1e6 <= megabytes
+
+
+def test_a_size_that_needs_no_refit_has_a_table_and_no_report(big: Path, tmp_path: Path) -> None:
+    words = (big, "--output", tmp_path / "small.ply", "--keep-fraction", 0.7, *SMALL)
+    output = shrink(*words, "--report", tmp_path / "report.html", "--json", tmp_path / "table.json")
+    assert "not refitted" in output and "report.html is not written" in output
+    assert len(json.loads((tmp_path / "table.json").read_text())["rows"]) == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"small.ply", "table.json"}
+
+
+@pytest.mark.parametrize("word", ["--output", "--preview", "--report", "--json"])
+def test_nothing_that_is_read_is_overwritten(tmp_path: Path, word: str) -> None:
+    write(tmp_path / "big.ply", solid(300))
+    ending = {"--preview": ".png", "--report": ".html", "--json": ".json"}.get(word, ".ply")
+    (tmp_path / f"link{ending}").symlink_to(tmp_path / "big.ply")
+    output = shrink(tmp_path / "x" / ".." / "big.ply", word, tmp_path / f"link{ending}", *SMALL, code=1)
+    assert "would overwrite" in output and len(read_splat(tmp_path / "big.ply").gaussians) == len(solid(300))
 
 
 def test_the_bench_has_a_table_and_a_plot_with_and_without_invented_views(tmp_path: Path) -> None:

@@ -17,6 +17,9 @@ SAMPLES_PER_CELL, MOST_SAMPLES = 6, 256
 """Sample points of a Gaussian for each cell that it could cover, and at most. Fewer would leave holes."""
 
 
+LARGEST_LOG_SCALE = 10.0
+
+
 def contracted(points: Tensor) -> Tensor:
     """Map all space [..., 3] into the cube from -2 to 2. The cube from -1 to 1 stays unchanged.
 
@@ -94,7 +97,9 @@ class Space:
         """Fill the grid with Gaussians. A large Gaussian becomes several points drawn from it."""
         generator = torch.Generator().manual_seed(seed)
         means, quats = gaussians.means.cpu(), gaussians.quats.cpu()
-        scales, opacities = torch.exp(gaussians.log_scales.cpu()), torch.sigmoid(gaussians.logit_opacities.cpu())
+        # a Gaussian that is much larger than space fills all of it, however large
+        scales = torch.exp(gaussians.log_scales.cpu().clamp(max=LARGEST_LOG_SCALE))
+        opacities = torch.sigmoid(gaussians.logit_opacities.cpu())
         section = scales.prod(dim=1) / scales.amin(dim=1).clamp_min(1e-20)
         shrunk = means.abs().amax(dim=1).clamp_min(1.0) ** 2
         samples = (SAMPLES_PER_CELL * section / (CELL * shrunk) ** 2).ceil().clamp(1, MOST_SAMPLES).nan_to_num(1).long()

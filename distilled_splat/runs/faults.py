@@ -28,7 +28,7 @@ def writing_to(folder: Path) -> Iterator[None]:
         if error.errno not in REFUSED_WRITES or is_elsewhere(error, folder):
             raise
         raise SystemExit(
-            f"Cannot write to {folder} ({error.strerror}): free some space, or give another --output-dir. The same "
+            f"Cannot write to {folder} ({error.strerror}): free some space, or give another output folder. The same "
             "command resumes from what is saved."
         ) from None
 

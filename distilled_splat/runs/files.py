@@ -125,7 +125,7 @@ def read_text(path: Path) -> str:
     """
     if not path.is_file():  # reading a pipe would never end
         raise FileNotFoundError(path)
-    with path.open(encoding="utf8") as file:
+    with path.open(encoding="utf-8-sig") as file:  # some editors on Windows write a mark first
         text = file.read(LONGEST_TEXT)
     if len(text) == LONGEST_TEXT:
         raise ValueError(f"{path} is too long.")

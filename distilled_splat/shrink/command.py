@@ -64,7 +64,7 @@ class Shrink:
         from distilled_splat.runs.files import check_writable, write_json
         from distilled_splat.shrink.measure import print_rows
         from distilled_splat.shrink.shrinking import Shrinking
-        from distilled_splat.shrink.sizes import counts_of
+        from distilled_splat.shrink.sizes import sizes_of
         from distilled_splat.splat.formats import FORMATS, check_library
 
         if self.iterations < 10 or self.views < 2:
@@ -80,9 +80,7 @@ class Shrink:
             raise ValueError(f"--output {self.output} is not a file name in a known format: end it with {endings}.")
         form = FORMATS[kind]
         check_library(form)
-        for path in self.splats:
-            if path.expanduser().absolute() == self.output.expanduser().absolute():
-                raise ValueError(f"--output {self.output} would overwrite the splat: give another name.")
+        self.check_apart(self.output, self.preview, self.report, self.json)
         if self.preview is not None and self.preview.suffix.lower() not in PICTURES:
             raise ValueError(f"--preview {self.preview} is not a picture: end it with {', '.join(PICTURES)}.")
         for file in (self.output, self.preview, self.report, self.json):
@@ -93,11 +91,12 @@ class Shrink:
         job = Shrinking(self.splats, self.output, form, self.sh_degree, console)
         nothing = not (self.keep_fraction or self.num_gaussians or self.target_mb)
         fractions = (0.1,) if nothing else self.keep_fraction
-        counts = counts_of(
+        sizes = sizes_of(
             job.frame.out_of(job.original), fractions, self.num_gaussians, self.target_mb, form, job.sh_degree
         )
+        self.check_apart(*(job.path_of(count, sizes) for count in sizes))
         rows, views = job.run(
-            counts,
+            sizes,
             self.cameras,
             self.views,
             self.iterations,
@@ -110,3 +109,19 @@ class Shrink:
         print_rows(rows, views, console)
         if self.json is not None:
             write_json(self.json, {"views": views, "rows": [vars(row) for row in rows]})
+
+    def check_apart(self, *written: Optional[Path]) -> None:
+        """Check that no file to write is one that is read.
+
+        Raises:
+            ValueError: if it is, by whatever path, link or spelling.
+        """
+        for path in written:
+            for given in (*self.splats, *(() if self.cameras is None else (self.cameras,))):
+                if path is not None and is_same(path.expanduser(), given.expanduser()):
+                    raise ValueError(f"{path} would overwrite {given}, which is read: give another name.")
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Return whether two paths are one file, or would be."""
+    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))

@@ -58,6 +58,19 @@ def compared(
     )  # fmt: skip
 
 
+def compared_at(
+    splats: Sequence[Gaussians], original: Gaussians, views: Sequence[View], antialiased: bool
+) -> list[tuple[float, float]]:
+    """Return each splat's mean PSNR in dB and mean SSIM against the original; holds the pictures of one view."""
+    totals = torch.zeros(len(splats), 2, dtype=torch.float64)
+    for view in views:
+        (true,) = pictures(original, [view], antialiased)
+        for place, splat in enumerate(splats):
+            (shown,) = pictures(splat, [view], antialiased)
+            totals[place] += torch.tensor([psnr(shown, true), float(l1_and_ssim(shown, true)[1])])
+    return [(float(decibels), float(ssim)) for decibels, ssim in totals / len(views)]
+
+
 def closeness(gaussians: Gaussians, original: Gaussians, views: Sequence[View], antialiased: bool) -> float:
     """Return the mean PSNR between a splat's pictures and the original's, in dB; holds two pictures at a time."""
     values = [psnr(*(pictures(splat, [view], antialiased)[0] for splat in (gaussians, original))) for view in views]

@@ -40,7 +40,9 @@ def write_preview(path: Path, gaussians: Gaussians, views: Sequence[View], up: t
     for place, tile in enumerate(tiles):
         sheet.paste(tile, (place % COLUMNS * TILE, place // COLUMNS * height))
     sheet.paste(plan(gaussians, views, up), (COLUMNS * TILE, 0))
-    write_beside(path, lambda temporary: sheet.save(temporary, path.suffix.lstrip(".").replace("jpg", "jpeg") or "png"))
+    write_beside(
+        path, lambda temporary: sheet.save(temporary, path.suffix.lower().lstrip(".").replace("jpg", "jpeg") or "png")
+    )
 
 
 def picture(gaussians: Gaussians, view: View) -> Image.Image:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +14,11 @@ from typing import Optional
 import torch
 from rich.console import Console
 from rich.progress import Progress
+from torch import Tensor
 
 from distilled_splat.evaluation.report import write_report
 from distilled_splat.ops.free_memory import release_memory
+from distilled_splat.ops.importance import importance
 from distilled_splat.runs.faults import writing_to
 from distilled_splat.runs.files import write_bytes, write_json
 from distilled_splat.runs.fingerprints import digest
@@ -26,18 +28,20 @@ from distilled_splat.shrink.budget import Choice, TooLittleTime, choose_work, me
 from distilled_splat.shrink.capture import write_capture
 from distilled_splat.shrink.given_cameras import read_cameras
 from distilled_splat.shrink.kept_views import VIEWS_NAME, read_views, write_views
-from distilled_splat.shrink.measure import Row, closeness, compared, pictures
+from distilled_splat.shrink.measure import Row, closeness, compared_at
 from distilled_splat.shrink.preview import write_preview
 from distilled_splat.shrink.refit import Plan, refit
 from distilled_splat.shrink.selection import Selection, select, some
+from distilled_splat.shrink.sizes import fitted
 from distilled_splat.shrink.unit_frame import UnitFrame
 from distilled_splat.shrink.viewpoints import Views, given_views, invented_views
 from distilled_splat.splat.formats import FORMATS, Format, with_degree
 from distilled_splat.splat.gaussians import Gaussians
+from distilled_splat.splat.sog import META
 from distilled_splat.teachers.ensemble import TeacherEnsemble
 from distilled_splat.teachers.reading import Teacher, read_teacher
 
-RECIPE = 4
+RECIPE = 5
 """Version of the procedure. Work from another version is started again."""
 NEEDS_NO_REFIT = 40.0
 """From this PSNR to the original, in dB, the most important Gaussians are written as they are. A refit of a selection
@@ -104,7 +108,7 @@ class Shrinking:
 
     def run(
         self,
-        counts: Sequence[int],
+        sizes: Mapping[int, Optional[float]],
         cameras: Optional[Path],
         num_views: int,
         iterations: int,
@@ -117,7 +121,7 @@ class Shrinking:
         """Do the whole job. Return the table's rows, and the number of views that they were measured at.
 
         Args:
-            counts: sizes in Gaussians, the largest first.
+            sizes: sizes in Gaussians, the largest first, each with the largest size of its file in megabytes, or None.
             cameras: a file of cameras; None: invent views.
             num_views: largest number of views to invent.
             iterations: steps of each refit, if `minutes` is None.
@@ -131,6 +135,7 @@ class Shrinking:
             ValueError: if no view can be invented, the cameras do not fit the splat, or the time is too short.
             SystemExit: if a training fails or is interrupted.
         """
+        counts = list(sizes)
         work = self.output.parent / f".{self.output.name}.work" / self.name_of_work(cameras, num_views, seed)
         lock = lock_run(work)
         try:
@@ -153,11 +158,11 @@ class Shrinking:
             original = self.frame.into(read_teacher(self.paths[0]).gaussians).to(self.device)
             with writing_to(self.output.parent):
                 written = [
-                    self.write(plan, original, count, selections[count], views, several=len(counts) > 1)
-                    for count in counts
+                    self.write(plan, original, count, limit, selections[count], views, self.path_of(count, sizes))
+                    for count, limit in sizes.items()
                 ]
                 if report is not None:
-                    self.report(plan.run_of(counts[-1]), written[-1], report)
+                    self.report(plan, counts[-1], written[-1], report)
             rows = self.measured(original, selections, written, views)
         except ValueError:
             if not (work / VIEWS_NAME).exists():
@@ -182,8 +187,7 @@ class Shrinking:
         Raises:
             ValueError: if the cameras cannot be read.
         """
-        files = [(str(teacher.path.absolute()), teacher.path.stat().st_size, teacher.path.stat().st_mtime_ns)
-                 for teacher in self.teachers]  # fmt: skip
+        files = [stamps(teacher.path) for teacher in self.teachers]
         given = None if cameras is None else read_cameras(cameras).summary()
         return digest([RECIPE, files, given, num_views, seed, self.sh_degree])
 
@@ -246,28 +250,65 @@ class Shrinking:
         return Plan(capture, paths, tuple(counts), runs, iterations, self.sh_degree, self.antialiased, kind, 42 + seed)
 
     def write(
-        self, plan: Plan, original: Gaussians, count: int, selection: Selection, views: Views, several: bool
+        self,
+        plan: Plan,
+        original: Gaussians,
+        count: int,
+        limit: Optional[float],
+        selection: Selection,
+        views: Views,
+        path: Path,
     ) -> Shrunk:
-        """Write the file of one size, in the splat's own units: the refit, or the selection if that is closer."""
+        """Write the file of one size, in the splat's own units: the refit, or the selection if that is closer.
+
+        With a limit in megabytes the file has fewer Gaussians if it would be larger.
+        """
         small, is_trained = with_degree(original[selection.rows], self.sh_degree), False
         if count in plan.counts:
             trained = with_degree(read_teacher(plan.run_of(count)).gaussians, self.sh_degree).to(self.device)
             if closeness(trained, original, some(views.train), self.antialiased) > selection.psnr:
                 small, is_trained = trained, True
-        ending = self.form.ending
-        stem = self.output.name.removesuffix(ending)
-        path = self.output.with_name(f"{stem}-{count}{ending}") if several else self.output
-        content = self.form.file_of(self.frame.out_of(small), self.antialiased)
+        if limit is not None:
+            small = self.within(small, limit, views)
+        content = self.content_of(small)
         write_bytes(path, content)
-        alone = f" (its {count} most important Gaussians, not refitted: {selection.psnr:.1f} dB to the original)"
+        if self.form is not FORMATS["ply"]:  # other formats round their numbers
+            small = self.frame.into(read_teacher(path).gaussians).to(self.device)
+        alone = f" (its {len(small)} most important Gaussians, not refitted: {selection.psnr:.1f} dB to the original)"
         note = "" if is_trained else alone
         self.console.print(f"Written: {path}{note}")
         return Shrunk(path, small, len(content) / 1e6, is_trained)
 
-    def report(self, run: Path, file: Shrunk, path: Path) -> None:
+    def content_of(self, gaussians: Gaussians) -> bytes:
+        """Return the file of a splat that is in the unit frame."""
+        return self.form.file_of(self.frame.out_of(gaussians), self.antialiased)
+
+    def within(self, gaussians: Gaussians, megabytes: float, views: Views) -> Gaussians:
+        """Leave out the least important Gaussians until the file has at most this many megabytes."""
+        if len(self.content_of(gaussians)) <= 1e6 * megabytes:
+            return gaussians
+
+        def background() -> Tensor:
+            return torch.rand(3, device=self.device)
+
+        weights = importance(gaussians, some(views.train), background, antialiased=self.antialiased)
+        found = fitted(gaussians, weights, megabytes, lambda splat: len(self.content_of(splat)))
+        self.console.print(
+            f"{len(found)} of the {len(gaussians)} Gaussians fit into {megabytes:g} MB: the harmonics of the small "
+            "splat compress less well than the original's."
+        )
+        return found
+
+    def path_of(self, count: int, counts: Collection[int]) -> Path:
+        """Return the file of a size: the output, or with several sizes one that has the number in its name."""
+        ending = self.form.ending
+        stem = self.output.name.removesuffix(ending)
+        return self.output.with_name(f"{stem}-{count}{ending}") if len(counts) > 1 else self.output
+
+    def report(self, plan: Plan, count: int, file: Shrunk, path: Path) -> None:
         """Write the report of a result's training, if it was trained."""
         if file.is_trained:
-            write_report(run / "config.yml", output=path, perceptual_of=())
+            write_report(plan.run_of(count) / "config.yml", output=path, perceptual_of=())
         else:
             self.console.print(f"{path} is not written: a report shows a training, and {file.path} was not trained.")
 
@@ -275,17 +316,24 @@ class Shrinking:
         self, original: Gaussians, selections: Mapping[int, Selection], files: Sequence[Shrunk], views: Views
     ) -> list[Row]:
         """Compare each file, and the most important Gaussians without a refit, with the original."""
-        true = pictures(original, views.test, self.antialiased)
-        rows = [Row("the original", len(original), None)]
-        for file in files:
-            count = len(file.gaussians)
-            chosen = original[selections[count].rows]
-            for name, splat, megabytes in (
-                (f"{count} most important, no refit", chosen, None), (file.path.name, file.gaussians, file.megabytes)
-            ):  # fmt: skip
-                shown = pictures(splat, views.test, self.antialiased)
-                rows.append(compared(name, shown, true, count, megabytes))
-        return rows
+        named: list[tuple[str, Gaussians, Optional[float]]] = []
+        for file, (count, selection) in zip(files, selections.items()):
+            named += [
+                (f"{count} most important, no refit", original[selection.rows], None),
+                (file.path.name, file.gaussians, file.megabytes),
+            ]
+        qualities = compared_at([splat for _, splat, _ in named], original, views.test, self.antialiased)
+        rows = [
+            Row(name, len(splat), megabytes, *quality) for (name, splat, megabytes), quality in zip(named, qualities)
+        ]
+        return [Row("the original", len(original), None), *rows]
+
+
+def stamps(path: Path) -> list[tuple[str, int, int]]:
+    """Return names, sizes and times of a splat's files. An unpacked SOG is a folder of several."""
+    folder = path if path.is_dir() else path.parent if path.name == META else None
+    files = [path] if folder is None else sorted(file for file in folder.iterdir() if file.is_file())
+    return [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
 def remove_work(work: Path) -> None:

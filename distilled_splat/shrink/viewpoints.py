@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from distilled_splat.ops.render import render
 from distilled_splat.ops.space import Space
 from distilled_splat.ops.views import View, resized
 from distilled_splat.shrink.camera_choice import SMALL_WIDTH, choose_reading, small
@@ -25,6 +26,8 @@ NARROWEST, WIDEST = 256, 800
 SHARP = 0.7
 """Smallest fraction of a view that must show detail."""
 TEST_VIEWS = 24
+VISIBLE = 0.02
+"""The least alpha that somebody sees."""
 HELD_OUT_EVERY = 8
 
 
@@ -103,10 +106,19 @@ def given_views(path: Path, gaussians: Gaussians, frame: UnitFrame) -> Views:
     given = read_cameras(path).moved(1 / frame.size, frame.centre)
     name, views = choose_reading(given, gaussians, device)
     here = [within(View(view.viewmat.to(device), view.K.to(device), view.width, view.height)) for view in views]
+    seeing = [view for view in here if sees(gaussians, view)]
+    blind = f"; {len(here) - len(seeing)} that see nothing are left out" if len(seeing) < len(here) else ""
+    here = seeing or here
     ups = torch.stack([-view.viewmat[1, :3] for view in here]).mean(dim=0).cpu()
     up = ups / ups.norm() if float(ups.norm()) > 1e-3 else upright(gaussians)
     train, test = held_out(here)
-    return Views(train, test, up, f"{len(here)} cameras of {given.kind}, read in the {name} frame")
+    return Views(train, test, up, f"{len(here)} cameras of {given.kind}, read in the {name} frame{blind}")
+
+
+@torch.no_grad()
+def sees(gaussians: Gaussians, view: View) -> bool:
+    """Return whether a view shows anything. Equal pictures of nothing would count as perfect in every comparison."""
+    return float(render(gaussians, small(view)).alpha.max()) > VISIBLE
 
 
 def within(view: View) -> View:

@@ -63,7 +63,8 @@ def read_compressed_ply(path: Path, header: Header) -> SplatFile:
         coefficients(between(12, colours[:, :3]) if width == 18 else colours[:, :3]),
         SH_RANGE * (levels_of_harmonics(levels) - 0.5).transpose(0, 2, 1) if bands else None,
     )
-    return SplatFile(path, gaussians, "compressed-ply", "" if width == 18 else "without colour bounds")
+    kind = "" if width == 18 else "without colour bounds"
+    return SplatFile(path, gaussians, "compressed-ply", kind, antialiased=header.antialiased())
 
 
 def unpacked(packed: np.ndarray, *bits: int) -> np.ndarray:

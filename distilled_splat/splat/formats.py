@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import importlib
+import io
+import json
 import tempfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +18,7 @@ import torch
 from plyfile import PlyData, PlyElement
 from torch.nn.functional import normalize
 
-from distilled_splat.splat import spz
+from distilled_splat.splat import sog, spz
 from distilled_splat.splat.gaussians import Gaussians
 from distilled_splat.splat.gltf_writer import encode_glb
 
@@ -162,12 +165,29 @@ def antialiased_spz(content: bytes) -> bytes:
     return gzip.compress(inflated, mtime=0)
 
 
+def encode_sog(gaussians: Gaussians) -> bytes:
+    """Return PlayCanvas' bundled SOG."""
+    return converted(encode_ply(gaussians), "ply", "sog")
+
+
+def antialiased_sog(content: bytes) -> bytes:
+    """Set the antialiasing flag in a SOG's meta.json."""
+    changed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(changed, "w") as new:
+        for item in old.infolist():
+            data = old.read(item)
+            if item.filename == sog.META:
+                data = json.dumps({**json.loads(data), "antialias": True}).encode()
+            new.writestr(item, data)
+    return changed.getvalue()
+
+
 FORMATS = {
     "ply": Format(".ply", 4, None, encode_ply, antialiased_ply),
-    "compressed-ply": Format(".compressed.ply", 3, "gsply", encode_compressed_ply),
+    "compressed-ply": Format(".compressed.ply", 3, "gsply", encode_compressed_ply, antialiased_ply),
     "splat": Format(".splat", 0, "gaussforge", lambda gaussians: converted(encode_ply(gaussians), "ply", "splat")),
     "spz": Format(".spz", 3, "gsply", encode_spz, antialiased_spz),
-    "sog": Format(".sog", 3, "gaussforge", lambda gaussians: converted(encode_ply(gaussians), "ply", "sog")),
+    "sog": Format(".sog", 3, "gaussforge", encode_sog, antialiased_sog),
     "glb": Format(".glb", 3, None, encode_glb),
 }
 CHOSEN_FROM = tuple(kind for kind in FORMATS if kind != "glb")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def read_glb(path: Path) -> SplatFile:
     """
     try:
         document, body = chunks_of(path)
-        parts = list(within(splats_of(document, body), budget_of(path)))
+        parts = list(splats_of(document, body, budget_of(path)))
     except (KeyError, TypeError, IndexError, AttributeError, RecursionError, OverflowError) as error:
         words = type_and_words(error)
         raise ValueError(f"{path} is a damaged .glb, or an extension compresses its splats ({words}).") from error
@@ -75,8 +75,13 @@ def chunks_of(path: Path) -> tuple[dict[str, Any], bytes]:
         return document, file.read()[CHUNK.size :]
 
 
-def splats_of(document: dict[str, Any], body: bytes) -> Iterator[Gaussians]:
-    """Yield the primitives that are splats, in the frame of the scene."""
+def splats_of(document: dict[str, Any], body: bytes, budget: int) -> Iterator[Gaussians]:
+    """Yield the primitives that are splats, in the frame of the scene, up to a number of bytes.
+
+    Raises:
+        ValueError: if the splats would take more than `budget` bytes: many nodes may repeat one mesh, and many
+            attributes the same numbers.
+    """
     nodes = document.get("nodes", [])
     parents = {child: place for place, node in enumerate(nodes) for child in node.get("children", [])}
     for place, node in enumerate(nodes):
@@ -87,23 +92,19 @@ def splats_of(document: dict[str, Any], body: bytes) -> Iterator[Gaussians]:
                 settings = primitive["extensions"][EXTENSION]
                 if settings.get("colorSpace", "srgb_rec709_display") != "srgb_rec709_display":
                     raise ValueError(f"its colours are not sRGB but {settings['colorSpace']}")
+                budget -= declared_bytes(document, primitive["attributes"])
+                if budget < 0:
+                    raise ValueError("it repeats its numbers until they are many times the size of the file")
                 world = world_of(nodes, parents, place)
                 gaussians = primitive_of(document, body, primitive["attributes"])
                 # an identity is skipped to avoid rounding
                 yield gaussians if torch.equal(world, torch.eye(4)[:3].double()) else moved(gaussians, world, 1.0)
 
 
-def within(parts: Iterable[Gaussians], budget: int) -> Iterator[Gaussians]:
-    """Pass splats on up to a number of bytes, because many nodes may repeat one mesh.
-
-    Raises:
-        ValueError: if the splats take more than `budget` bytes.
-    """
-    for part in parts:
-        budget -= sum(getattr(part, field.name).nbytes for field in fields(part))
-        if budget < 0:
-            raise ValueError("it repeats its splats until they are many times the size of the file")
-        yield part
+def declared_bytes(document: dict[str, Any], attributes: dict[str, int]) -> int:
+    """Return how many bytes a primitive's numbers take as floats, before they are read."""
+    accessors = [document["accessors"][index] for index in attributes.values()]
+    return sum(4 * max(int(accessor["count"]), 0) * WIDTHS.get(accessor["type"], 1) for accessor in accessors)
 
 
 def world_of(nodes: list[Any], parents: dict[int, int], place: int) -> Tensor:

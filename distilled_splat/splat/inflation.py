@@ -58,7 +58,7 @@ def unzstd(path: Path, data: bytes, size: int) -> bytes:
         zstandard = importlib.import_module("zstandard")
     except ImportError as error:
         raise ValueError(
-            f'{path} is compressed with zstd, and its decoder is not installed: pip install "distilled-splat[export]", '
+            f"{path} is compressed with zstd, and its decoder is not installed: pip install zstandard, "
             "or convert the file to a plain .ply."
         ) from error
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 
@@ -19,8 +18,6 @@ REST_COUNTS = (0, 9, 24, 45, 72)
 """Numbers of f_rest properties for degrees 0 to 4."""
 LOG_FLATNESS = np.log(1e-3)
 """Logarithm of the ratio of a 2D Gaussian's thickness to its smaller width."""
-RENDER_MODE = re.compile(rb"^comment[ \t]+SplatRenderMode:[ \t]*(\w+)", re.MULTILINE)
-"""Brush's comment on the rendering of a splat: `mip` is antialiased, `default` is not."""
 
 
 def read_columns(path: Path, header: Header) -> dict[str, np.ndarray]:
@@ -97,13 +94,7 @@ def read_ply(path: Path) -> SplatFile:
     if filtered:
         gaussians = fused(gaussians, columns(["filter_3D"])[:, 0])
     kind = "Mip-Splatting" if filtered else "2D Gaussians" if flat else ""
-    return SplatFile(path, gaussians, "ply", kind, antialiased=True if filtered else render_mode(header))
-
-
-def render_mode(header: Header) -> Optional[bool]:
-    """Return whether a .ply needs antialiased rendering; None if it does not say."""
-    found = RENDER_MODE.search(header.text)
-    return None if found is None else found.group(1) == b"mip"
+    return SplatFile(path, gaussians, "ply", kind, antialiased=True if filtered else header.antialiased())
 
 
 def ply_megabytes(count: int, sh_degree: int) -> float:

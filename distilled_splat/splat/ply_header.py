@@ -22,6 +22,10 @@ SHAPE = (
 )
 """Properties of means, quaternions (w, x, y, z), logarithms of scales, and logits of opacities."""
 COUNT = re.compile(rb"^(element[ \t]+\S+[ \t]+)(\d{1,18})(?=\s*$)", re.MULTILINE)
+RENDER_MODE = re.compile(
+    rb"^comment[ \t]+(?:SplatRenderMode:[ \t]*(?P<brush>\w+)|postshot\.anti_aliasing=(?P<postshot>\d))", re.MULTILINE
+)
+"""Comments on the rendering of a splat: Brush's is `mip` if antialiased, Postshot's is 1."""
 REMARK = re.compile(rb"^(comment|obj_info).*\n", re.MULTILINE)
 
 
@@ -52,10 +56,15 @@ class Header:
         found = self.elements[element].properties if element in self.elements else ()
         return {str(item.dtype("<")).removeprefix("<") for item in found}
 
+    def antialiased(self) -> Optional[bool]:
+        """Return whether the splat needs antialiased rendering; None if the header does not say."""
+        found = RENDER_MODE.search(self.text)
+        return None if found is None else found["brush"] == b"mip" or found["postshot"] == b"1"
+
     def row_bytes(self, element: str) -> int:
-        """Return the least bytes of an element's row. A number as text has at least a digit and a space."""
+        """Return the least bytes of an element's row: in a text a line end, a digit and a space for each number."""
         if self.byte_order is None:
-            return 2 * len(self.properties(element))
+            return max(2 * len(self.properties(element)), 1)
         return self.elements[element].dtype(self.byte_order).itemsize
 
     def before(self, element: str) -> list[str]:

@@ -70,7 +70,9 @@ def read_sog(path: Path) -> SplatFile:
         count = int(meta["count"] if version >= 2 else meta["means"]["shape"][0])
         if version not in (1, 2) or count < 0:
             raise ValueError(f"version {version} is unknown")
-        return SplatFile(path, gaussians_of(*arrays_of(meta, version, count, Pictures(archive))), "sog", f"{version}")
+        gaussians = gaussians_of(*arrays_of(meta, version, count, Pictures(archive)))
+        said = meta.get("antialias")
+        return SplatFile(path, gaussians, "sog", f"{version}", antialiased=said if isinstance(said, bool) else None)
     except (KeyError, TypeError, IndexError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(f"{path} is a damaged SOG: its {META} is incomplete ({type_and_words(error)}).") from error
     except ValueError as error:
@@ -135,8 +137,14 @@ def palette_of(meta: dict[str, Any], version: int, pixels: np.ndarray) -> np.nda
 
 
 def between(meta: dict[str, Any], fractions: np.ndarray) -> np.ndarray:
-    """Interpolate between meta.json's `mins` and `maxs`, which are single numbers or have one per channel."""
+    """Interpolate between meta.json's `mins` and `maxs`, which are single numbers or have one per channel.
+
+    Raises:
+        ValueError: if they are anything else. Nested lists would multiply the memory.
+    """
     least, greatest = np.array(meta["mins"], np.float64), np.array(meta["maxs"], np.float64)
+    if {least.shape, greatest.shape} - {(), fractions.shape[-1:]}:
+        raise ValueError(f"its bounds have {least.size} and {greatest.size} numbers for {fractions.shape[-1]} channels")
     return least + fractions * (greatest - least)
 
 
@@ -145,5 +153,9 @@ def entries(meta: dict[str, Any], places: np.ndarray) -> np.ndarray:
 
     Raises:
         IndexError: if the codebook is shorter.
+        ValueError: if it is not a list of numbers.
     """
-    return np.array(meta["codebook"], np.float64)[places]
+    codebook = np.array(meta["codebook"], np.float64)
+    if codebook.ndim != 1:
+        raise ValueError("a codebook is not a list of numbers")
+    return codebook[places]
