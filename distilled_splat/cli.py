@@ -90,7 +90,8 @@ class Export:
         from distilled_splat.evaluation.export import export, export_within, print_files
         from distilled_splat.splat.formats import CHOSEN_FROM, FORMATS
 
-        folder = self.output_dir or self.load_config.parent / "export"
+        run = self.load_config if self.load_config.is_dir() else self.load_config.parent
+        folder = self.output_dir or run / "export"
         if self.format == "all":
             kinds = tuple(FORMATS)
         else:

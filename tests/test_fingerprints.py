@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from tiny import tiny_config
 
 from distilled_splat.methods import distilled_splatfacto, distilled_splatfacto_paper, splatfacto_teacher
 from distilled_splat.runs import fingerprints
-from distilled_splat.runs.fingerprints import plain, settings_fingerprint, settings_of
+from distilled_splat.runs.fingerprints import plain, scene_fingerprint, settings_fingerprint, settings_of
 from distilled_splat.runs.record import read_record, update_record
 from distilled_splat.teachers.kinds import TeacherModelConfig
-from distilled_splat.workflows.teacher_configs import teacher_config
+from distilled_splat.workflows.teacher_configs import parsed_scene, teacher_config
 from distilled_splat.workflows.teachers_first import tell_of_older_teachers
 
 METHODS = {
@@ -128,3 +129,18 @@ def test_runs_of_an_older_version_are_spoken_of_and_left_alone(
 
 if __name__ == "__main__":
     DEFAULTS.write_text(json.dumps({"generation": fingerprints.GENERATION, **defaults()}, indent=1) + "\n")
+
+
+def test_another_lens_is_another_scene(scene: Path, tmp_path: Path) -> None:
+    capture = tmp_path / scene.name
+    shutil.copytree(scene, capture)
+    meta = json.loads((capture / "transforms.json").read_text())
+
+    def fingerprint(**lens: Any) -> str:
+        (capture / "transforms.json").write_text(json.dumps({**meta, **lens}))
+        return scene_fingerprint(parsed_scene(tiny_config(distilled_splatfacto, capture, tmp_path)))
+
+    plain = fingerprint()
+    assert plain == fingerprint(k1=0.0, k2=0.0)
+    found = [plain, fingerprint(k1=0.1), fingerprint(k1=-0.1), fingerprint(k1=0.1, camera_model="OPENCV_FISHEYE")]
+    assert len(set(found)) == len(found)

@@ -70,9 +70,7 @@ def test_the_flag_of_a_spz_reaches_the_teacher(tmp_path: Path, version: int) -> 
         assert read_splat(path).antialiased is read_teacher(path).antialiased is bool(flags & 1)
 
 
-def test_a_spz_of_version_4_needs_a_decoder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_spz_of_version_4_needs_a_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(ValueError, match="its decoder is not installed: pip install zstandard"):
         read(tmp_path, "splat.spz", spz(version=4))

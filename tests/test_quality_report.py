@@ -11,12 +11,12 @@ from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
 from PIL import Image
 from tiny import tiny_config
 
-from distilled_splat.evaluation.results import carried_over, with_result
+from distilled_splat.evaluation.results import carried_over, read_file, with_result
 from distilled_splat.methods import splatfacto_teacher
 from distilled_splat.runs.files import write_json
 from distilled_splat.runs.fingerprints import GENERATION, digest, settings_fingerprint
 from distilled_splat.runs.record import update_record
-from distilled_splat.workflows.controls import QualityBench, check_settings, folder_digest
+from distilled_splat.workflows.controls import QualityBench, check_settings, folder_digest, keep_earlier
 from distilled_splat.workflows.controls_report import summary, table, write_report
 
 
@@ -174,3 +174,16 @@ def test_a_finished_run_is_used_again_only_for_the_same_training(scene: Path, tm
 def test_a_folder_without_a_capture_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a capture"):
         QualityBench((tmp_path / "nowhere",), tmp_path).run()
+
+
+def test_earlier_results_of_another_setting_are_renamed(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    keep_earlier(path, [])  # nothing there
+    row = {"scene": "a", "row": "b", "fraction": 0.1, "seed": 0, "gaussians": 1, "megabytes": 1.0, "psnr": 1.0}
+    row |= {"ssim": 1.0, "seconds": 1.0}
+    write_json(path, {"setting": {}, "results": [row]})
+    keep_earlier(path, [row])
+    assert path.exists()
+    keep_earlier(path, [])
+    (kept,) = tmp_path.iterdir()
+    assert kept.name.startswith("results-") and read_file(kept)["results"] == [row]

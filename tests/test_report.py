@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import PATIENCE, chromium, picture, wait_until
-from tiny import tiny_student, trained
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+from tiny import prepared, tiny_student, trained
 
 from distilled_splat import cli
 from distilled_splat.evaluation.compare import compare, geometry_table
@@ -244,3 +245,22 @@ def test_splats_are_left_out_where_they_are_too_large(student: Path, tmp_path: P
     assert splats_of(run, sizes[0] - 1e-6) is None and splats_of(run, 0) is None
     path = write_report(student / "config.yml", output=tmp_path / "without.html", most_megabytes=0)
     assert "stage" not in path.read_text(encoding="utf8").partition("<body>")[2]
+
+
+def test_a_report_without_its_photos_leaves_the_run_finished(
+    scene: Path, teachers: tuple[Path, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The held-out photos are gone when the report reads them."""
+    capture = tmp_path / scene.name
+    shutil.copytree(scene, capture)
+    config = tiny_student(capture, tmp_path / "runs", teachers, num_gaussians=300)
+    trainer = prepared(config)
+    held_out = trainer.pipeline.datamanager.eval_dataset.image_filenames
+    trainer.callbacks.append(
+        TrainingCallback(
+            [TrainingCallbackLocation.AFTER_TRAIN_ITERATION], lambda step: [p.unlink(missing_ok=True) for p in held_out]
+        )
+    )
+    trainer.train()
+    assert read_record(trainer.base_dir)["finished"] is True
+    assert "its report could not be written" in " ".join(capsys.readouterr().out.split())

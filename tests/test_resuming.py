@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +111,23 @@ def test_a_killed_training_has_the_time_of_its_last_checkpoint(scene: Path, tmp_
     assert len(noted) >= 3 and seconds == sorted(seconds) and seconds[-1] > 0
     assert noted[-2]["stages"]["steps"][0] > 0 and noted[-2]["finished"] is False
     assert read_record(trainer.base_dir)["finished"] is True
+
+
+@pytest.mark.parametrize("change", ["a pose", "a photo fewer"])
+@pytest.mark.parametrize("kind", ["standard", "student"])
+def test_a_run_of_a_capture_that_has_changed_is_not_resumed(
+    scene: Path, teachers: tuple[Path, ...], tmp_path: Path, kind: str, change: str
+) -> None:
+    capture = tmp_path / scene.name
+    shutil.copytree(scene, capture)
+    run = interrupted(KINDS[kind](capture, tmp_path / "runs", teachers), 24)
+    meta = json.loads((capture / "transforms.json").read_text())
+    if change == "a pose":
+        meta["frames"][1]["transform_matrix"][0][3] += 0.01
+    else:
+        del meta["frames"][1]
+    (capture / "transforms.json").write_text(json.dumps(meta))
+    kept = sorted(path.name for path in run.rglob("*.ckpt"))
+    with pytest.raises(SystemExit, match="have changed since the run|was trained in another frame"):
+        prepared(KINDS[kind](capture, tmp_path / "runs", teachers))
+    assert kept and sorted(path.name for path in run.rglob("*.ckpt")) == kept

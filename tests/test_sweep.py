@@ -270,3 +270,17 @@ def test_a_sweep_in_which_a_job_fails_says_so(scene: Path, swept: Swept, tmp_pat
     with pytest.raises(SystemExit, match=words):
         again.run()
     assert json.loads((output / "results.json").read_text())["results"] == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--pipeline.model.num-gaussians", "500"),
+        ("--pipeline.model.keep-fraction", "0.5"),
+        ("--pipeline.model.teachers", "some/run"),
+    ],
+)
+def test_what_a_sweep_sets_itself_is_refused(scene: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit, match=f"{options[0]} does not work in a sweep"):
+        sweep(scene, tmp_path, *options).run()
+    assert list(tmp_path.iterdir()) == []

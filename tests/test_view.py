@@ -33,7 +33,7 @@ from distilled_splat.splat.gaussians import Gaussians
 from distilled_splat.teachers.reading import Teacher, read_teacher
 from distilled_splat.viewing import pictures
 from distilled_splat.viewing.screen import Screen
-from distilled_splat.viewing.splats import Shown, names_of
+from distilled_splat.viewing.splats import Shown, escaped, names_of
 from distilled_splat.viewing.start import UPS, Start, find_start
 
 BLACK = torch.zeros(3)
@@ -323,3 +323,13 @@ def test_a_page_in_one_file_shows_two_splats_in_a_narrow_window(tmp_path: Path) 
 
         wait_until(alike, "both splats")
         assert not page.get_log("browser")
+
+
+@pytest.mark.parametrize(
+    "name", ["{window.hit=1}.ply", "a<b_2_.ply", "*x* [y](z) `w`.ply", "line\nbreak.ply", "plain 1.ply"]
+)
+def test_a_files_name_is_shown_as_it_is(name: str) -> None:
+    """MDX, viser's Markdown, would run what is in braces."""
+    shown = escaped(name)
+    assert re.sub(r"\\(.)", r"\1", shown) == " ".join(name.split())
+    assert not re.search(r"(?<!\\)[{}<>*_`\[\]#]", shown)

@@ -117,3 +117,13 @@ def test_teachers_are_named_as_the_run_is(scene: Path, teachers: tuple[Path, ...
             config = yaml.load((student / "config.yml").read_text(), Loader=yaml.Loader)
             assert config.pipeline.model.teachers == (expected,)
             assert read_record(student)["teachers"] == [f"{teacher}"]
+
+
+def test_a_folder_of_the_same_name_here_is_not_taken(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "another project"
+    shutil.copytree(project.data, other / "captures" / "scene")
+    monkeypatch.chdir(other)
+    opened = open_run(project.config)
+    assert opened.datamanager.train_dataset.image_filenames[0].is_relative_to(project.data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from distilled_splat.demo.scene import make_scene
+from distilled_splat.runs.processes import PARENT_VARIABLE
 
 
 def nerfstudio(script: str, *arguments: str) -> None:
@@ -20,7 +22,8 @@ def nerfstudio(script: str, *arguments: str) -> None:
     command = [sys.executable, "-m", f"nerfstudio.scripts.{script}", *arguments]
     name = {"train": "ns-train", "exporter": "ns-export"}[script]
     Console().print(f"[bold]$ {name} {' '.join(arguments)}", highlight=False, soft_wrap=True)
-    done = subprocess.run(command, check=False)
+    # it ends with this process
+    done = subprocess.run(command, check=False, env={**os.environ, PARENT_VARIABLE: f"{os.getpid()}"})
     if done.returncode != 0:
         raise SystemExit(done.returncode)
 

@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -125,10 +126,13 @@ def driver_sees_a_gpu() -> bool:
 
 def look_at_tools() -> Iterator[Finding]:
     """Check the tools that compile gsplat's kernels, and load the kernels. Missing tools are faults only with a GPU."""
-    yield looked_at("nvcc", nvcc)
-    yield looked_at("ninja", ninja)
-    if torch.cuda.is_available():
-        yield looked_at("gsplat's kernels", gsplat_kernels)
+    kernels = looked_at("gsplat's kernels", gsplat_kernels) if torch.cuda.is_available() else None
+    for name, look in (("nvcc", nvcc), ("ninja", ninja)):
+        found = looked_at(name, look)
+        compiled = kernels is not None and kernels.verdict != "fault"  # then nothing needs the tools
+        yield replace(found, verdict="note") if compiled and found.verdict == "fault" else found
+    if kernels is not None:
+        yield kernels
 
 
 def nvcc() -> Finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Optional
 
 from rich.console import Console
 from rich.table import Table
+
+from distilled_splat.runs.processes import PARENT_VARIABLE
 
 SPLIT = ("nerfstudio-data", "--eval-mode", "interval", "--eval-interval", "8")
 
@@ -49,15 +52,17 @@ def train(name: str, device: str, output: Path, scene: Path, steps: int, *argume
     from distilled_splat.ops.free_memory import release_memory
 
     release_memory()
+    named = f"{device}-{time.strftime('%Y-%m-%d_%H%M%S')}"  # a run of its own at every call
     words = [
         sys.executable, "-m", "nerfstudio.scripts.train", *arguments[:1],
-        "--data", f"{scene}", "--output-dir", f"{output}", "--experiment-name", name, "--timestamp", device,
+        "--data", f"{scene}", "--output-dir", f"{output}", "--experiment-name", name, "--timestamp", named,
         "--vis", "tensorboard", "--max-num-iterations", f"{steps}", "--machine.device-type", device,
         *arguments[1:], *SPLIT,
     ]  # fmt: skip
     output.mkdir(parents=True, exist_ok=True)
     with (output / f"{name}-{device}.log").open("wb") as log:
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        environment = {**os.environ, PARENT_VARIABLE: f"{os.getpid()}"}  # it ends with this process
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
         if hasattr(os, "wait4"):
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
@@ -65,7 +70,7 @@ def train(name: str, device: str, output: Path, scene: Path, steps: int, *argume
         else:
             process.wait()
             held = None
-    run = output / name / arguments[0] / device
+    run = output / name / arguments[0] / named
     gigabytes = held if device == "cpu" else gpu_gigabytes(run)
     return Training(name, device, run, gigabytes, process.returncode)
 

@@ -98,7 +98,9 @@ def floaters(gaussians: Gaussians, references: Sequence[Gaussians], views: Itera
         views: the views that count.
         antialiased: see `render`.
     """
-    shown = torch.stack([blending_weights(gaussians, view, antialiased) for view in views]).sum(dim=0)
+    shown = torch.zeros(len(gaussians), device=gaussians.means.device)
+    for view in views:
+        shown += blending_weights(gaussians, view, antialiased)
     return float(shown[is_afloat(gaussians, references)].sum() / shown.sum().clamp_min(1e-30))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 import torch
+import yaml
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.engine.trainer import TrainerConfig
 from torch import Tensor
@@ -144,6 +145,11 @@ def open_run(config_path: Path, data: Optional[Path] = None, teachers: Optional[
 
     try:
         config, pipeline, _, _ = eval_setup(config_path, test_mode="test", update_config_callback=where_it_is)
+    except yaml.YAMLError as error:
+        words = " ".join(str(error).split())
+        raise ValueError(
+            f"{config_path} cannot be read ({words}): it is damaged, or of a method that is not installed here."
+        ) from error
     except (AssertionError, OSError, ValueError, KeyError, SystemExit) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(

@@ -73,14 +73,15 @@ def comparison_picture(columns: list[tuple[str, np.ndarray]], path: Path) -> Non
 
 
 def student_picture(comparison: Comparison, path: Path) -> None:
-    """Write photo, first teacher, student and the student's error for each pictured view of a comparison.
+    """Write photo, standard teacher, student and the student's error for each pictured view of a comparison.
 
     Args:
         comparison: the result of `compare` with `pictured` views.
         path: file to write; its ending sets the format.
     """
-    chosen = comparison.pictures
-    names = [*[name for name in chosen[0] if name.endswith("teacher")][:1], "student"]
+    size = comparison.pictures[0]["photo"].shape
+    chosen = [view for view in comparison.pictures if view["photo"].shape == size]  # they share one grid
+    names = [*([] if comparison.standard is None else [comparison.standard]), "student"]
     counts = {row.name: row.gaussians for row in comparison.rows}
     columns = [("photo", np.stack([view["photo"].numpy() for view in chosen]))]
     for name in names:

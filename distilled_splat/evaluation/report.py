@@ -148,7 +148,9 @@ def curves(run: FinishedRun) -> dict[str, list[Series]]:
     """Return the training curves of the run and of its teachers from tensorboard's files, by title."""
     runs = {"student": run.folder}
     for path in run.teachers:
-        runs[f"{read_record(path).get('variant', path.name)} teacher"] = path
+        folder = path.parent if path.is_file() else path
+        kind = f"{read_record(folder).get('variant', folder.name)} teacher"
+        runs[kind if kind not in runs else f"{kind} {len(runs)}"] = folder
     logs = {name: scalars(folder) for name, folder in runs.items()}
     found = {
         title: [Series(name, log[tag]) for name, log in logs.items() if log.get(tag)] for title, tag in CURVES.items()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 import torch
+from nerfstudio.cameras.cameras import CameraType
 
 if TYPE_CHECKING:  # nerfstudio takes seconds to import; the command line's help does without it
     from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
@@ -150,6 +151,9 @@ def scene_fingerprint(scene: DataparserOutputs) -> str:
     ):
         hasher.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
     hasher.update(repr(float(scene.dataparser_scale)).encode())
+    lenses, kinds = cameras.distortion_params, cameras.camera_type
+    if (lenses is not None and bool(lenses.any())) or bool((kinds != CameraType.PERSPECTIVE.value).any()):
+        hasher.update(repr((None if lenses is None else lenses.tolist(), kinds.tolist())).encode())
     end = 1 << 16
     for path in (*scene.image_filenames, *(scene.mask_filenames or ())):
         size = path.stat().st_size

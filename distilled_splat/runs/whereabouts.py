@@ -38,10 +38,11 @@ class Whereabouts:
     def find(self, path: Path) -> Path:
         """Return where a path of the run's config exists: at this path, or at the same place relative to the run.
 
-        If it exists at neither, return the path unchanged.
+        A relative path is first taken relative to the run: the current folder may hold other files of that name. If it
+        exists at neither, return the path unchanged.
         """
         path = path.expanduser()
-        if path.exists() or self.then is None:
+        if self.then is None or (path.is_absolute() and path.exists()):
             return path
         whole = path if path.is_absolute() or self.started_in is None else self.started_in / path
         if not whole.is_absolute():

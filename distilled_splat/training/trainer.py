@@ -157,6 +157,12 @@ class ResumableTrainer(Trainer):
         if config.load_dir is None or config.load_dir.resolve() != self.checkpoint_dir.resolve():
             return  # a new run, or one that starts with the checkpoint of another
         self.before = read_record(self.base_dir)
+        scene = scene_fingerprint(self.pipeline.datamanager.train_dataparser_outputs)  # type: ignore[union-attr, arg-type]
+        if self.before.get("scene", scene) != scene:
+            raise SystemExit(
+                f"The photos, poses or points of {config.data} have changed since the run in {self.base_dir} was "
+                "interrupted: restore them to resume it, or start a new run with --timestamp."
+            )
         done = self.before.get("evaluations", [])
         self.evaluations = [evaluation for evaluation in done if evaluation["step"] < self._start_step]
         state = load_tensors(config.load_dir / f"step-{self._start_step - 1:09d}.ckpt").get("training")
@@ -369,6 +375,9 @@ class ResumableTrainer(Trainer):
         self.flush_logs()  # now, because the viewer stays open afterwards
         self.interrupts.restore()
         self.note_in_record(finished=step + 1 >= self.config.max_num_iterations)
+        if self.stopped_by is not None:  # by a signal since the last step
+            CONSOLE.print(f"Stopped by {self.stopped_by}; the training is finished.")
+            raise SystemExit(EXIT_INTERRUPTED)
 
     def flush_logs(self) -> None:
         """Write what tensorboard's writers still hold: their threads end with the process."""

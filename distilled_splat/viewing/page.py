@@ -14,7 +14,7 @@ import numpy as np
 from distilled_splat.runs.words import words_of
 from distilled_splat.viewing.pictures import Camera, Choice, picture
 from distilled_splat.viewing.screen import Screen
-from distilled_splat.viewing.splats import Shown
+from distilled_splat.viewing.splats import Shown, escaped
 from distilled_splat.viewing.start import Start
 
 UNITS = 5.0
@@ -166,7 +166,7 @@ class Page:
         try:
             return picture(self.choice(), seen, height)
         except (RuntimeError, MemoryError) as error:  # a GPU's memory is full
-            self.fault.content = f"**Rendering failed** at {height} pixels: {words_of(error)}"
+            self.fault.content = f"**Rendering failed** at {height} pixels: {escaped(words_of(error))}"
             return np.zeros((1, 1, 3), np.uint8)
 
     def show(self, client: Any, pixels: np.ndarray, is_last: bool) -> None:

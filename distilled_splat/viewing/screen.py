@@ -16,7 +16,7 @@ AT_ONCE = 0.06
 """Target time to render a picture while the camera moves, in seconds."""
 LOWEST = 96
 """Height in pixels of the smallest picture."""
-LONGEST = 10.0
+LONGEST = 3.0
 """Seconds to wait for the last picture when the program ends."""
 LARGER = 2.0
 """Growth of the height from one still picture to the next. A visitor who moves again waits for at most one picture."""

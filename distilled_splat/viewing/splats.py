@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,12 @@ class Shown:
     @property
     def words(self) -> str:
         """A description in one line of Markdown."""
-        return f"**{self.name}** {len(self.gaussians):,} Gaussians of degree {self.gaussians.sh_degree}"
+        return f"**{escaped(self.name)}** {len(self.gaussians):,} Gaussians of degree {self.gaussians.sh_degree}"
+
+
+def escaped(text: str) -> str:
+    """Return text that viser's Markdown shows as it is. Its Markdown is MDX, which would run what is in braces."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
 
 
 def read_all(paths: Sequence[Path]) -> list[Teacher]:

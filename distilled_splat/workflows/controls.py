@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ from distilled_splat.evaluation.results import GEOMETRY, PERCEPTUAL, carried_ove
 from distilled_splat.jobs.command import run_job
 from distilled_splat.jobs.graph import Job
 from distilled_splat.runs.files import write_json
-from distilled_splat.runs.record import is_run_of, read_record
+from distilled_splat.runs.record import RECORD_NAME, is_run_of, read_record
 from distilled_splat.workflows.control_kinds import (
     CAPPED,
     DEFAULT,
@@ -78,9 +79,9 @@ class QualityBench:
         if path.exists():
             self.check_scenes(path, setting["data"])
             setting, results = carried_over(path, setting)
-        write_json(path, {"setting": setting, "results": results})
         for scene in scenes:
             for result in self.scene_results(scene):
+                keep_earlier(path, results)
                 results = with_result(results, result)
                 write_json(path, {"setting": setting, "results": results})
             self.picture(scene)
@@ -136,7 +137,8 @@ class QualityBench:
         teacher = self.output / "runs" / scene.name / TEACHER / "standard"
         name = f"{slug(DEFAULT)}-{round(fraction * gaussian_count(teacher))}-0"
         student = self.output / "runs" / scene.name / STUDENT / name
-        if DEFAULT in self.wanted and not path.exists():
+        is_newer = path.exists() and path.stat().st_mtime > (student / RECORD_NAME).stat().st_mtime
+        if DEFAULT in self.wanted and not is_newer:
             comparison = compare(student / "config.yml", [teacher], PICTURED_VIEWS, perceptual_of=())
             student_picture(comparison, path)
 
@@ -225,6 +227,13 @@ class QualityBench:
             if not job.done():
                 raise SystemExit(f"The training of {name} on {scene} failed with exit code {code}; see {job.log}.")
         return folder
+
+
+def keep_earlier(path: Path, carried: Sequence[dict[str, Any]]) -> None:
+    """Rename a results.json that holds other results than those that a new one starts with, so that none are lost."""
+    if path.exists() and not carried and read_file(path).get("results"):
+        taken = time.strftime("%Y-%m-%d-%H%M%S", time.localtime(path.stat().st_mtime))
+        path.replace(path.with_name(f"{path.stem}-{taken}{path.suffix}"))
 
 
 def check_settings(run: Path, words: Sequence[str]) -> None:

@@ -139,7 +139,7 @@ class DistilledTrainer(ResumableTrainer):
         try:
             with STAGES.within("report"):
                 CONSOLE.print(f"Report: {report_of_trainer(self)}", soft_wrap=True)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # also a photo that can no longer be read
             # the text of an error can look like rich's markup
             CONSOLE.print(
                 f"The run is finished, but its report could not be written ({type_and_words(error)}). To "

@@ -12,6 +12,7 @@ from nerfstudio.engine.trainer import TrainerConfig
 
 from distilled_splat.jobs.graph import Job
 from distilled_splat.runs.fingerprints import digest, outcome_fingerprint, scene_fingerprint
+from distilled_splat.student.model import DistilledModelConfig
 from distilled_splat.workflows.distill import DistilledTrainerConfig
 from distilled_splat.workflows.teacher_configs import parsed_scene, teacher_config
 from distilled_splat.workflows.training_jobs import training_job
@@ -63,6 +64,7 @@ def scene_plan(student: DistilledTrainerConfig, fractions: Sequence[float]) -> P
         plan.configs[title] = config
         return job
 
+    refuse_what_a_sweep_sets(student)
     kinds = student.teacher_kinds
     teachers = [teacher_config(student, variant, scene) for variant in kinds]
     needs = [add(f"{name}, {variant} teacher", config).name for variant, config in zip(kinds, teachers, strict=True)]
@@ -73,6 +75,22 @@ def scene_plan(student: DistilledTrainerConfig, fractions: Sequence[float]) -> P
         trained = add(f"{name}, student {fraction:g}", config, needs)
         plan.jobs.append(comparison_job(f"{name}, comparison {fraction:g}", plan.students[-1], trained.name))
     return plan
+
+
+def refuse_what_a_sweep_sets(student: DistilledTrainerConfig) -> None:
+    """Refuse options that the sweep itself sets for every student.
+
+    Raises:
+        SystemExit: if one of them is given.
+    """
+    model: Any = student.pipeline.model
+    default = DistilledModelConfig()
+    for name in ("teachers", "num_gaussians", "keep_fraction"):
+        if getattr(model, name) != getattr(default, name):
+            raise SystemExit(
+                f"--pipeline.model.{name.replace('_', '-')} does not work in a sweep: it trains its own teachers, and "
+                "takes the sizes from --fractions. Leave the option out."
+            )
 
 
 def student_config(
