@@ -188,7 +188,10 @@ class Report:
         from rich.console import Console
 
         from distilled_splat.evaluation.report import write_report
+        from distilled_splat.runs.files import check_writable
 
+        if self.output is not None:
+            check_writable(self.output)
         perceptual_of = None if self.perceptual else ()
         path = write_report(
             self.load_config, self.results, self.output, self.data, self.teachers or None, perceptual_of, self.splats_mb

@@ -66,3 +66,12 @@ def test_a_capture_that_has_moved_is_found_at_its_new_place(scene: Path, tmp_pat
 def test_a_folder_without_a_capture_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"transforms\.json"):
         thinned(tmp_path, 2, tmp_path / "thin")
+
+
+def test_a_file_that_the_scene_has_lost_leaves_no_link(scene: Path, tmp_path: Path) -> None:
+    capture = tmp_path / scene.name
+    shutil.copytree(scene, capture)
+    (capture / "notes.txt").write_text("temporary")
+    assert (thinned(capture, 2, tmp_path / "thin") / "notes.txt").exists()
+    (capture / "notes.txt").unlink()
+    assert not (thinned(capture, 2, tmp_path / "thin") / "notes.txt").is_symlink()

@@ -128,6 +128,6 @@ def test_a_run_of_a_capture_that_has_changed_is_not_resumed(
         del meta["frames"][1]
     (capture / "transforms.json").write_text(json.dumps(meta))
     kept = sorted(path.name for path in run.rglob("*.ckpt"))
-    with pytest.raises(SystemExit, match="have changed since the run|was trained in another frame"):
+    with pytest.raises(SystemExit, match=r"have changed since the run|was trained in another frame"):
         prepared(KINDS[kind](capture, tmp_path / "runs", teachers))
     assert kept and sorted(path.name for path in run.rglob("*.ckpt")) == kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -27,7 +28,7 @@ def write_beside(
         lasting: whether the file must survive a power failure right afterwards; this waits for the disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = (scratch or path.parent) / f".{path.name}.{os.getpid()}.part"
+    temporary = (scratch or path.parent) / f".{path.name}.{unique()}.part"
     try:
         write(temporary)
         if lasting:
@@ -37,6 +38,11 @@ def write_beside(
             onto_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def unique() -> str:
+    """Return a name of this process and this call: in two containers, two processes can have one number."""
+    return f"{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def onto_disk(path: Path) -> None:
@@ -59,7 +65,7 @@ def folder_beside(folder: Path) -> Iterator[Path]:
 
     The caller removes an earlier folder of this name before the context ends.
     """
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    part = folder.with_name(f".{folder.name}.{unique()}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:

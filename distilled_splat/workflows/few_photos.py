@@ -41,6 +41,9 @@ def thinned(scene: Path, every: int, folder: Path) -> Path:
         held_out = names[::HELD_OUT_EVERY]
         rest = [name for place, name in enumerate(names) if place % HELD_OUT_EVERY]
         content |= {"train_filenames": rest[::every], "val_filenames": held_out, "test_filenames": held_out}
+    for link in thin.iterdir():
+        if link.is_symlink() and not link.exists():  # to a file that the scene no longer has
+            link.unlink()
     for path in scene.iterdir():
         link = thin / path.name
         if path.name == listing.name:
