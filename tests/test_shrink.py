@@ -154,7 +154,7 @@ def test_work_with_other_settings_is_kept(big: Path, tmp_path: Path) -> None:
     [
         (("missing.ply",), "does not exist"),
         (("{big}", "--output", "small.xyz"), "end it with"),
-        (("{big}", "--output", "{big}"), "would overwrite the splat"),
+        (("{big}", "--output", "{big}"), "which is read: give another name"),
         (("{big}", "--keep-fraction", "1.5"), "is not a fraction"),
         (("{big}", "--num-gaussians", "100000"), "give a smaller size"),
         (("{big}", "--target-mb", "1e-9"), "too small for a single Gaussian"),
