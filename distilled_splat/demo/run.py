@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from distilled_splat.demo.scene import make_scene
-from distilled_splat.runs.processes import PARENT_VARIABLE
+from distilled_splat.runs.processes import child_environment
 
 
 def nerfstudio(script: str, *arguments: str) -> None:
@@ -22,8 +21,7 @@ def nerfstudio(script: str, *arguments: str) -> None:
     command = [sys.executable, "-m", f"nerfstudio.scripts.{script}", *arguments]
     name = {"train": "ns-train", "exporter": "ns-export"}[script]
     Console().print(f"[bold]$ {name} {' '.join(arguments)}", highlight=False, soft_wrap=True)
-    # it ends with this process
-    done = subprocess.run(command, check=False, env={**os.environ, PARENT_VARIABLE: f"{os.getpid()}"})
+    done = subprocess.run(command, check=False, env=child_environment())
     if done.returncode != 0:
         raise SystemExit(done.returncode)
 

@@ -14,7 +14,7 @@ from typing import Optional
 from rich.console import Console
 from rich.table import Table
 
-from distilled_splat.runs.processes import PARENT_VARIABLE
+from distilled_splat.runs.processes import child_environment
 
 SPLIT = ("nerfstudio-data", "--eval-mode", "interval", "--eval-interval", "8")
 
@@ -61,8 +61,7 @@ def train(name: str, device: str, output: Path, scene: Path, steps: int, *argume
     ]  # fmt: skip
     output.mkdir(parents=True, exist_ok=True)
     with (output / f"{name}-{device}.log").open("wb") as log:
-        environment = {**os.environ, PARENT_VARIABLE: f"{os.getpid()}"}  # it ends with this process
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=child_environment())
         if hasattr(os, "wait4"):
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)

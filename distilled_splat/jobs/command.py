@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping
 
 from distilled_splat.jobs.graph import Job
-from distilled_splat.runs.processes import PARENT_VARIABLE
+from distilled_splat.runs.processes import child_environment
 
 
 def start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -23,7 +22,7 @@ def start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         environment: variables to set in addition to those of this process.
     """
     # idle OpenMP threads that spin would take the cores from the rasterizer
-    variables = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **environment, PARENT_VARIABLE: str(os.getpid())}
+    variables = {"OMP_WAIT_POLICY": "PASSIVE", **child_environment(), **environment}
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("ab") as log:
         return subprocess.Popen(

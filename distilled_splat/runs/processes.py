@@ -20,6 +20,11 @@ def is_started_by_us() -> bool:
     return PARENT_VARIABLE in os.environ
 
 
+def child_environment() -> dict[str, str]:
+    """Return the environment of a child process that saves and stops when this process is gone."""
+    return {**os.environ, PARENT_VARIABLE: str(os.getpid())}
+
+
 def is_orphan() -> bool:
     """Return whether the command that started this process is gone.
 

@@ -45,17 +45,22 @@ def select(
         sh_degree: degree of the small splats' harmonics.
         antialiased: whether the splat is rendered so.
     """
-
-    def background() -> Tensor:
-        return torch.rand(3, device=original.means.device)
-
-    weights = with_unseen(importance(original, views, background, antialiased=antialiased), squared_effects(original))
+    weights = with_unseen(importance_at(original, views, antialiased), squared_effects(original))
     found = {}
     for count in counts:
         rows = choose(weights, count, sampled=False)
         small = with_degree(original[rows], sh_degree)
         found[count] = Selection(rows, closeness(small, original, some(views), antialiased))
     return found
+
+
+def importance_at(gaussians: Gaussians, views: Sequence[View], antialiased: bool) -> Tensor:
+    """Return the importance of each Gaussian at these views over random backgrounds, [N]."""
+
+    def background() -> Tensor:
+        return torch.rand(3, device=gaussians.means.device)
+
+    return importance(gaussians, views, background, antialiased=antialiased)
 
 
 def some(views: Sequence[View]) -> list[View]:

@@ -14,11 +14,9 @@ from typing import Optional
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
 
 from distilled_splat.evaluation.report import write_report
 from distilled_splat.ops.free_memory import release_memory
-from distilled_splat.ops.importance import importance
 from distilled_splat.runs.faults import writing_to
 from distilled_splat.runs.files import write_bytes, write_json
 from distilled_splat.runs.fingerprints import digest
@@ -31,7 +29,7 @@ from distilled_splat.shrink.kept_views import VIEWS_NAME, read_views, write_view
 from distilled_splat.shrink.measure import Row, closeness, compared_at
 from distilled_splat.shrink.preview import write_preview
 from distilled_splat.shrink.refit import Plan, refit
-from distilled_splat.shrink.selection import Selection, select, some
+from distilled_splat.shrink.selection import Selection, importance_at, select, some
 from distilled_splat.shrink.sizes import fitted
 from distilled_splat.shrink.unit_frame import UnitFrame
 from distilled_splat.shrink.viewpoints import Views, given_views, invented_views
@@ -287,11 +285,7 @@ class Shrinking:
         """Leave out the least important Gaussians until the file has at most this many megabytes."""
         if len(self.content_of(gaussians)) <= 1e6 * megabytes:
             return gaussians
-
-        def background() -> Tensor:
-            return torch.rand(3, device=self.device)
-
-        weights = importance(gaussians, some(views.train), background, antialiased=self.antialiased)
+        weights = importance_at(gaussians, some(views.train), self.antialiased)
         found = fitted(gaussians, weights, megabytes, lambda splat: len(self.content_of(splat)))
         self.console.print(
             f"{len(found)} of the {len(gaussians)} Gaussians fit into {megabytes:g} MB: the harmonics of the small "

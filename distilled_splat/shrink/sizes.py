@@ -12,6 +12,7 @@ from torch import Tensor
 
 from distilled_splat.splat.formats import Format, with_degree
 from distilled_splat.splat.gaussians import Gaussians
+from distilled_splat.student.pruning import choose
 
 SAMPLE = 20000
 """Number of Gaussians in the first trial."""
@@ -90,10 +91,10 @@ def fitted(gaussians: Gaussians, weights: Tensor, megabytes: float, size: Callab
         megabytes: largest size of the file, in 10^6 bytes.
         size: returns the size of a splat's file in bytes.
     """
-    order, found = weights.argsort(descending=True), gaussians
+    found = gaussians
     while (bytes_now := size(found)) > 1e6 * megabytes and len(found) > 1:
         keep = max(min(int(len(found) * MARGIN**0.1 * 1e6 * megabytes / bytes_now), len(found) - 1), 1)
-        found = gaussians[order[:keep].sort().values]
+        found = gaussians[choose(weights, keep, sampled=False)]
     return found
 
 

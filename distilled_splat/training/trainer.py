@@ -143,21 +143,28 @@ class ResumableTrainer(Trainer):
             with writing_to(self.base_dir), leaving_nothing_if_refused(self.base_dir):
                 self.get_rasterizer()
                 super().setup(test_mode)
-                self.resume()
-                self.note_what_a_student_must_know()
+                scene = scene_fingerprint(self.pipeline.datamanager.train_dataparser_outputs)  # type: ignore[union-attr, arg-type]
+                self.resume(scene)
+                self.note_what_a_student_must_know(scene)
         except KeyboardInterrupt:
             CONSOLE.print("Stopped before the first step. The same command starts again from what is already on disk.")
             raise SystemExit(EXIT_INTERRUPTED) from None
         self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.after_step))
         self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.after_train))
 
-    def resume(self) -> None:
-        """Restore what nerfstudio has not: the state of the training, and what the record says of the time before."""
+    def resume(self, scene: str) -> None:
+        """Restore what nerfstudio has not: the state of the training, and what the record says of the time before.
+
+        Args:
+            scene: fingerprint of the parsed data.
+
+        Raises:
+            SystemExit: if it is another than before the interruption.
+        """
         config = self.config
         if config.load_dir is None or config.load_dir.resolve() != self.checkpoint_dir.resolve():
             return  # a new run, or one that starts with the checkpoint of another
         self.before = read_record(self.base_dir)
-        scene = scene_fingerprint(self.pipeline.datamanager.train_dataparser_outputs)  # type: ignore[union-attr, arg-type]
         if self.before.get("scene", scene) != scene:
             raise SystemExit(
                 f"The photos, poses or points of {config.data} have changed since the run in {self.base_dir} was "
@@ -188,14 +195,13 @@ class ResumableTrainer(Trainer):
         multiply_rates(optimizers, model.rates_on(datamanager.train_dataset.cameras))  # type: ignore[operator, union-attr]
         return Optimizers(optimizers, self.pipeline.get_param_groups())
 
-    def note_what_a_student_must_know(self) -> None:
-        """Record the kind of teacher, its photos, and the run's folder, in case the run is moved later."""
+    def note_what_a_student_must_know(self, scene: str) -> None:
+        """Record the kind of teacher, its photos, its data's fingerprint, and the folder, in case the run is moved."""
         datamanager: Any = self.pipeline.datamanager
-        scene = datamanager.train_dataparser_outputs
-        photos = [path.name for path in scene.image_filenames]
+        photos = [path.name for path in datamanager.train_dataparser_outputs.image_filenames]
         variant = getattr(self.config.pipeline.model, "variant", "standard")
         folder = f"{self.base_dir.absolute()}"
-        update_record(self.base_dir, variant=variant, photos=photos, scene=scene_fingerprint(scene), folder=folder)
+        update_record(self.base_dir, variant=variant, photos=photos, scene=scene, folder=folder)
 
     def train(self) -> None:
         """Train up to `max_num_iterations` steps in total.

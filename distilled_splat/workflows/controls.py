@@ -132,13 +132,14 @@ class QualityBench:
         from distilled_splat.evaluation.compare import compare
         from distilled_splat.evaluation.pictures import PICTURED_VIEWS, student_picture
 
+        if DEFAULT not in self.wanted:
+            return
         path = self.output / f"{scene.name}.png"
         fraction = sorted(self.fractions)[len(self.fractions) // 2]
         teacher = self.output / "runs" / scene.name / TEACHER / "standard"
         name = f"{slug(DEFAULT)}-{round(fraction * gaussian_count(teacher))}-0"
         student = self.output / "runs" / scene.name / STUDENT / name
-        is_newer = path.exists() and path.stat().st_mtime > (student / RECORD_NAME).stat().st_mtime
-        if DEFAULT in self.wanted and not is_newer:
+        if not path.exists() or path.stat().st_mtime <= (student / RECORD_NAME).stat().st_mtime:
             comparison = compare(student / "config.yml", [teacher], PICTURED_VIEWS, perceptual_of=())
             student_picture(comparison, path)
 

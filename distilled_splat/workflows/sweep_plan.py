@@ -103,9 +103,9 @@ def student_config(
     """
     config = copy.deepcopy(student)
     model: Any = config.pipeline.model
-    model.keep_fraction, model.num_gaussians = fraction, None
-    model.teachers = ()  # the run's name has the names of the teachers, so their paths do not matter
+    model.keep_fraction = fraction
     model.check()
+    # before the teachers' paths are set: the run's name has their names, and their paths do not matter
     learned_from = digest([scene, [teacher.timestamp for teacher in teachers]])
     config.timestamp = f"{fraction:g}-{outcome_fingerprint(config, learned_from)}"
     model.teachers = tuple(teacher.get_base_dir() for teacher in teachers)
